@@ -69,7 +69,7 @@ impl State {
     /// A redeemed token and the node it admits are one entry: neither is there without the other.
     fn token(&mut self, at: Timestamp, command: &token::Command) -> Result<Consequence, Rejected> {
         if let token::Command::Redeem(shown) = command {
-            self.nodes.may_admit(&shown.node, shown.key)?;
+            self.nodes.may_admit(self.tokens.name_for(shown), shown.key)?;
         }
         let consequence = self.tokens.apply(at, command)?;
         if let token::Consequence::Admitted(node, key) = &consequence {
@@ -111,6 +111,29 @@ mod tests {
         let revoke = token.prop_map(|id| Command::Token(token::Command::Revoke(id)));
         let remove = node.prop_map(|id| Command::Node(node::Command::Remove(id)));
         prop_oneof![create, redeem, revoke, remove]
+    }
+
+    #[test]
+    fn a_removed_node_does_not_come_back_by_asking_under_another_name() {
+        let mut state = State::default();
+        let token = token::Token {
+            secret_sha256: KeyFingerprint([7; 32]),
+            created_at: Timestamp(0),
+            created_by: "anna".parse().unwrap(),
+            expires_at: Timestamp(500),
+            uses_left: 1,
+            admitted: BTreeMap::new(),
+            revoked_at: None,
+        };
+        let redeem = |name: &str| {
+            let (token, node) = ("t1".parse().unwrap(), name.parse().unwrap());
+            let (secret_sha256, key) = (KeyFingerprint([7; 32]), KeyFingerprint([1; 32]));
+            Command::Token(token::Command::Redeem(token::Redeem { token, secret_sha256, key, node }))
+        };
+        state.apply(Timestamp(0), &Command::Token(token::Command::Create("t1".parse().unwrap(), token))).unwrap();
+        state.apply(Timestamp(0), &redeem("n1")).unwrap();
+        state.apply(Timestamp(0), &Command::Node(node::Command::Remove("n1".parse().unwrap()))).unwrap();
+        assert_eq!(state.apply(Timestamp(0), &redeem("n2")), Err(Rejected::Node(node::Rejected::Removed)));
     }
 
     proptest! {

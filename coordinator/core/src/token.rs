@@ -129,6 +129,12 @@ impl Tokens {
         }
     }
 
+    /// The name under which a machine would come in: the one of its first time, else the one it asks for.
+    #[must_use]
+    pub fn name_for<'a>(&'a self, shown: &'a Redeem) -> &'a NodeId {
+        self.0.get(&shown.token).and_then(|token| token.admitted.get(&shown.key)).unwrap_or(&shown.node)
+    }
+
     /// Every token, by id.
     pub fn iter(&self) -> impl Iterator<Item = (&TokenId, &Token)> {
         self.0.iter()
