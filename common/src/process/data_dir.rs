@@ -25,6 +25,23 @@ impl DataDir {
     /// A conflict when another process uses it; else a failure that says why it cannot be used.
     pub fn take(path: &Path) -> Result<Self, Failure> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| unusable(path, &error))?;
+        Self::take_existing(path)
+    }
+
+    /// Takes the directory's lock; makes nothing but the lock's file.
+    ///
+    /// # Errors
+    /// As for [`DataDir::take`]; a directory that is missing is a conflict.
+    pub fn take_existing(path: &Path) -> Result<Self, Failure> {
+        if !path.exists() {
+            let why = "there is no such directory";
+            return Err(Failure::new(
+                ExitCode::Conflict,
+                format!("{} is missing", path.display()),
+                why,
+                "check --data-dir",
+            ));
+        }
         let lock = OpenOptions::new()
             .write(true)
             .create(true)

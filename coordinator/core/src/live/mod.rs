@@ -5,6 +5,7 @@
 mod cpu;
 mod lease;
 mod observe;
+mod reporter;
 pub mod sample;
 mod trouble;
 
@@ -13,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 use mainstay_common::{NodeId, Timestamp};
 
 pub use lease::{Presence, presence};
+pub use reporter::swarm_reporters;
 pub use sample::{
     CollectorError, Container, Disk, Engine, Host, Link, Mount, Rclone, Rows, Sample, Swarm, SwarmNode, SwarmService,
     SwarmTask, SwarmView, Update, Volume,

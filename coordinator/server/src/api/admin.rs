@@ -1,0 +1,194 @@
+//! Tokens, users, membership.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use data_encoding::BASE32_NOPAD;
+use mainstay_common::{
+    NodeId, TokenId, UserName,
+    identity::{HumanRole, Subject},
+    process::{now, random, tls::Certificate},
+    token::{JoinToken, Secret},
+};
+use mainstay_core::{Command, Consequence, KeyFingerprint, node, token, user};
+use mainstay_proto::v1 as pb;
+use tonic::{Request, Response, Status};
+
+use super::{Shared, caller, failure};
+use crate::{gate::Caller, identity};
+
+/// A token that many machines use must not live longer.
+const MAX_TTL: Duration = Duration::from_secs(24 * 3_600);
+/// What a token may admit.
+const MAX_USES: u32 = 10_000;
+
+/// `Admin`.
+pub(crate) struct AdminService(pub(crate) Shared);
+
+impl AdminService {
+    async fn propose(&self, command: Command) -> Result<Consequence, Status> {
+        let log = &self.0.log;
+        log.propose(command).await.map_err(|error| failure::proposal(&error, &log.read()))
+    }
+}
+
+fn actor<T>(request: &Request<T>) -> Result<UserName, Status> {
+    match caller(request)? {
+        Caller::User(_, name, _) => Ok(name),
+        Caller::Anonymous | Caller::Agent(..) => Err(Status::internal("the gate let somebody else in")),
+    }
+}
+
+#[tonic::async_trait]
+impl pb::admin_server::Admin for AdminService {
+    async fn create_token(
+        &self,
+        request: Request<pb::CreateTokenRequest>,
+    ) -> Result<Response<pb::CreateTokenResponse>, Status> {
+        let created_by = actor(&request)?;
+        let asked = request.into_inner();
+        if asked.role != "agent" {
+            let why = format!("{:?} is no role that a token can give in this version", asked.role);
+            return Err(failure::invalid("no token was made", &why, "--role agent"));
+        }
+        let ttl = Duration::from_millis(asked.ttl_ms);
+        if ttl.is_zero() || ttl > MAX_TTL {
+            return Err(failure::invalid(
+                "no token was made",
+                "a token lives more than nothing and at most 24h",
+                "--ttl 1h",
+            ));
+        }
+        if asked.uses == 0 || asked.uses > MAX_USES {
+            return Err(failure::invalid("no token was made", "a token admits 1 to 10000 machines", "--uses 1"));
+        }
+        let created_at = now();
+        let expires_at = created_at.plus(ttl);
+        // Base32 has no '-', which parts a token's pieces.
+        let id: TokenId = BASE32_NOPAD
+            .encode(&random::<5>())
+            .to_ascii_lowercase()
+            .parse()
+            .map_err(|error| failure::invalid_name(&error))?;
+        let whole = JoinToken { role: asked.role, id, secret: Secret(random()), ca_pin: self.0.ca.pin() };
+        let kept = token::Token {
+            secret_sha256: KeyFingerprint(whole.secret.sha256()),
+            created_at,
+            created_by: created_by.clone(),
+            expires_at,
+            uses_left: asked.uses,
+            admitted: BTreeMap::new(),
+            revoked_at: None,
+        };
+        self.propose(Command::Token(token::Command::Create(whole.id.clone(), kept))).await?;
+        tracing::info!(token = %whole.id, user = %created_by, %expires_at, uses = asked.uses, "token made");
+        Ok(Response::new(pb::CreateTokenResponse {
+            id: whole.id.to_string(),
+            token: whole.to_string(),
+            role: whole.role,
+            expires_at_ms: expires_at.0,
+        }))
+    }
+
+    async fn list_tokens(
+        &self,
+        _request: Request<pb::ListTokensRequest>,
+    ) -> Result<Response<pb::ListTokensResponse>, Status> {
+        let now = now();
+        let state = self.0.log.read();
+        let rows = state.tokens.iter().map(|(id, token)| pb::TokenRow {
+            id: id.to_string(),
+            role: "agent".into(),
+            expires_at_ms: token.expires_at.0,
+            uses_left: token.uses_left,
+            state: token.standing(now).as_str().into(),
+            admitted: token.admitted.values().map(ToString::to_string).collect(),
+            created_by: token.created_by.to_string(),
+        });
+        Ok(Response::new(pb::ListTokensResponse { rows: rows.collect() }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        let by = actor(&request)?;
+        let asked = request.into_inner().id;
+        let id: TokenId = asked.parse().map_err(|_| failure::token_unknown(&asked))?;
+        if !self.0.log.read().tokens.iter().any(|(there, _)| *there == id) {
+            return Err(failure::token_unknown(&asked));
+        }
+        self.propose(Command::Token(token::Command::Revoke(id.clone()))).await?;
+        tracing::info!(token = %id, user = %by, "token revoked");
+        Ok(Response::new(pb::RevokeTokenResponse {}))
+    }
+
+    async fn add_user(&self, request: Request<pb::AddUserRequest>) -> Result<Response<pb::AddUserResponse>, Status> {
+        let added_by = actor(&request)?;
+        let asked = request.into_inner();
+        let name: UserName = asked.name.parse().map_err(|error| failure::invalid_name(&error))?;
+        let role: HumanRole = asked.role.parse().map_err(|_| {
+            failure::invalid(
+                "no user was added",
+                &format!("{:?} is no role", asked.role),
+                "--role viewer, operator or admin",
+            )
+        })?;
+        let signing = identity::Request::from_der(&asked.csr).map_err(|error| failure::unsigned(&error))?;
+        let added_at = now();
+        let user = user::User { role, key: signing.key(), added_at, added_by: added_by.clone(), revoked_at: None };
+        self.propose(Command::User(user::Command::Add(name.clone(), user))).await?;
+        let subject = Subject::User(role, name.clone());
+        let certificate =
+            self.0.ca.sign_client(&signing, subject, added_at).map_err(|error| failure::unsigned(&error))?;
+        let expires_at = Certificate::from_pem(&certificate).map(|read| read.not_after.0).unwrap_or_default();
+        tracing::info!(user = %name, role = %role, by = %added_by, "user added");
+        Ok(Response::new(pb::AddUserResponse {
+            cluster_id: self.0.cluster_id.to_string(),
+            cluster: self.0.cluster.to_string(),
+            certificate,
+            ca: self.0.ca.pem().to_owned(),
+            addresses: self.0.addresses.to_vec(),
+            expires_at_ms: expires_at,
+        }))
+    }
+
+    async fn list_users(
+        &self,
+        _request: Request<pb::ListUsersRequest>,
+    ) -> Result<Response<pb::ListUsersResponse>, Status> {
+        let state = self.0.log.read();
+        let rows = state.users.iter().map(|(name, user)| pb::UserRow {
+            name: name.to_string(),
+            role: user.role.to_string(),
+            state: if user.revoked_at.is_some() { "revoked" } else { "active" }.into(),
+            added_at_ms: user.added_at.0,
+            added_by: user.added_by.to_string(),
+        });
+        Ok(Response::new(pb::ListUsersResponse { rows: rows.collect() }))
+    }
+
+    async fn revoke_user(
+        &self,
+        request: Request<pb::RevokeUserRequest>,
+    ) -> Result<Response<pb::RevokeUserResponse>, Status> {
+        let by = actor(&request)?;
+        let asked = request.into_inner().name;
+        let name: UserName = asked.parse().map_err(|error| failure::invalid_name(&error))?;
+        self.propose(Command::User(user::Command::Revoke(name.clone()))).await?;
+        tracing::info!(user = %name, %by, "user revoked");
+        Ok(Response::new(pb::RevokeUserResponse {}))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Result<Response<pb::RemoveNodeResponse>, Status> {
+        let by = actor(&request)?;
+        let asked = request.into_inner().name;
+        let id: NodeId = asked.parse().map_err(|_| failure::node_unknown(&asked, &self.0.log.read()))?;
+        self.propose(Command::Node(node::Command::Remove(id.clone()))).await?;
+        self.0.view.forget(id.clone()).await;
+        tracing::info!(node = %id, user = %by, "node removed");
+        Ok(Response::new(pb::RemoveNodeResponse {}))
+    }
+}

@@ -1,0 +1,180 @@
+//! What callers are told: gRPC codes are chosen here and nowhere else. A message is three lines: what, why, what to try.
+
+use mainstay_common::{InvalidName, NodeId, UserName, process::config::nearest};
+use mainstay_core::{Rejected, State, node, token, user};
+use tonic::{Code, Status};
+
+use crate::{identity::Unsigned, log::ProposeError};
+
+fn status(code: Code, what: impl AsRef<str>, why: impl AsRef<str>, try_next: impl AsRef<str>) -> Status {
+    // A line of a message must stay one line.
+    let line = |text: &str| text.replace('\n', " ");
+    Status::new(code, format!("{}\n{}\n{}", line(what.as_ref()), line(why.as_ref()), line(try_next.as_ref())))
+}
+
+/// A name that is none.
+pub(crate) fn invalid_name(error: &InvalidName) -> Status {
+    status(Code::InvalidArgument, "not a name", error.to_string(), "correct the name")
+}
+
+/// An argument that cannot be.
+pub(crate) fn invalid(what: &str, why: &str, try_next: &str) -> Status {
+    status(Code::InvalidArgument, what, why, try_next)
+}
+
+/// A node that nobody knows, with the nearest names.
+pub(crate) fn node_unknown(name: &str, state: &State) -> Status {
+    let near = nearest(name, state.nodes.members().map(|(id, _)| id.as_str()));
+    let why = near.map_or_else(|| "no node has that name".into(), |near| format!("nearest: {near}"));
+    status(Code::NotFound, format!("node {name:?} is unknown"), why, "mainstay node ls")
+}
+
+/// An agent whose node was removed: it ends.
+pub(crate) fn node_removed(id: &NodeId) -> Status {
+    status(
+        Code::PermissionDenied,
+        "node removed",
+        format!("an administrator removed {id}"),
+        "mainstay-agent enroll with a fresh token, in a new data directory",
+    )
+}
+
+/// An agent that speaks with a key which is not its node's.
+pub(crate) fn other_key(id: &NodeId) -> Status {
+    status(
+        Code::PermissionDenied,
+        format!("the name {id} belongs to another key"),
+        "another machine, or a later enrolment of this one, has that name",
+        "mainstay node ls; enroll this machine under another --name",
+    )
+}
+
+/// An agent that this replica does not know (yet): it tries again, for ever.
+pub(crate) fn node_unknown_here(id: &NodeId) -> Status {
+    status(
+        Code::Unavailable,
+        format!("node {id} is not known here yet"),
+        "this replica has no record of it",
+        "wait, or enroll again",
+    )
+}
+
+/// A person whose certificate counts no more.
+pub(crate) fn user_revoked(name: &UserName) -> Status {
+    status(
+        Code::Unauthenticated,
+        format!("{name} may not come in"),
+        "that certificate was revoked or replaced",
+        "ask an administrator for a new context: mainstay user add",
+    )
+}
+
+/// A role that may not call this.
+pub(crate) fn role(who: &str, needs: &str) -> Status {
+    status(
+        Code::PermissionDenied,
+        format!("{who} may not do that"),
+        format!("needs role {needs}"),
+        "mainstay context ls shows your role",
+    )
+}
+
+/// A call that needs a certificate.
+pub(crate) fn no_certificate() -> Status {
+    status(
+        Code::Unauthenticated,
+        "no certificate",
+        "this call is for callers with a certificate of the cluster",
+        "mainstay context ls",
+    )
+}
+
+/// A path that no service serves.
+pub(crate) fn no_such_service(path: &str) -> Status {
+    status(Code::Unimplemented, format!("{path:?} is not served here"), "no such service in this version", "")
+}
+
+/// A proposal that did not come about.
+pub(crate) fn proposal(error: &ProposeError, state: &State) -> Status {
+    match error {
+        ProposeError::Rejected(rejected) => refused(rejected, state),
+        ProposeError::Store(why) => status(
+            Code::ResourceExhausted,
+            "the coordinator cannot write its data directory",
+            why,
+            "make room or mend the disk there; nothing changed, try again",
+        ),
+        ProposeError::Ending => status(Code::Unavailable, "the replica is ending", "nothing changed", "try again"),
+    }
+}
+
+fn refused(rejected: &Rejected, state: &State) -> Status {
+    let what = rejected.to_string();
+    let refuse = |code, why: &str, try_next: &str| status(code, &what, why, try_next);
+    match rejected {
+        Rejected::Node(node::Rejected::Unknown(name)) => node_unknown(name, state),
+        Rejected::Node(node::Rejected::Taken(id)) => refuse(
+            Code::AlreadyExists,
+            "a name belongs to one key until the node is removed",
+            &format!("mainstay-agent enroll --name OTHER, or first: mainstay node rm {id}"),
+        ),
+        Rejected::Node(node::Rejected::Removed) => refuse(
+            Code::PermissionDenied,
+            "a removed node's key never comes back",
+            "mainstay-agent enroll with a new data directory",
+        ),
+        Rejected::Node(node::Rejected::Label(_) | node::Rejected::Labels) => {
+            refuse(Code::InvalidArgument, "labels are short", "mainstay node label NAME zone=a rack-")
+        }
+        Rejected::Token(token::Rejected::Unknown) => {
+            refuse(Code::PermissionDenied, "never made here, or its secret is wrong", "mainstay token create")
+        }
+        Rejected::Token(token::Rejected::Expired(_)) => {
+            refuse(Code::PermissionDenied, "join tokens live for a while only", "mainstay token create")
+        }
+        Rejected::Token(token::Rejected::Used(_)) => refuse(
+            Code::PermissionDenied,
+            "a token admits as many machines as it was made for",
+            "mainstay token create",
+        ),
+        Rejected::Token(token::Rejected::Revoked(_)) => {
+            refuse(Code::PermissionDenied, "an administrator took it back", "mainstay token create")
+        }
+        Rejected::User(user::Rejected::Taken(name)) => refuse(
+            Code::AlreadyExists,
+            "each person has a name of their own",
+            &format!("another name, or first: mainstay user revoke {name}"),
+        ),
+        Rejected::User(user::Rejected::Unknown(_)) => {
+            refuse(Code::NotFound, "nobody has that name", "mainstay user ls")
+        }
+        Rejected::User(user::Rejected::LastAdmin(_)) => refuse(
+            Code::FailedPrecondition,
+            "nobody could administer the cluster any more",
+            "mainstay user add NAME --role admin --out FILE",
+        ),
+    }
+}
+
+/// A token that `revoke` does not find.
+pub(crate) fn token_unknown(id: &str) -> Status {
+    status(Code::NotFound, format!("token {id:?} is unknown"), "no token has that id", "mainstay token ls")
+}
+
+/// A certificate that was not signed.
+pub(crate) fn unsigned(error: &Unsigned) -> Status {
+    match error {
+        Unsigned::Request(_) => status(Code::InvalidArgument, "no certificate was signed", error.to_string(), ""),
+        Unsigned::Ca(_) => status(
+            Code::Internal,
+            "no certificate was signed",
+            error.to_string(),
+            "check ca.crt and ca.key in the coordinator's data directory",
+        ),
+    }
+}
+
+/// A renewal for a key other than the registered one.
+pub(crate) fn renewal_key() -> Status {
+    status(Code::PermissionDenied, "no certificate was signed", "a renewal keeps the key", "")
+}

@@ -1,0 +1,105 @@
+//! What the coordinator is told: flags, or keys of the same names in a TOML file; a flag wins.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use mainstay_common::{ExitCode, Failure, process::log::LogFormat};
+use serde::Deserialize;
+
+/// Where agents and operators are served by default.
+pub const DEFAULT_LISTEN: &str = "0.0.0.0:7443";
+/// Where `/metrics` is served by default: loopback.
+pub const DEFAULT_HTTP: &str = "127.0.0.1:7480";
+
+/// The flags of `mainstay-coordinator run`, and the keys of its configuration file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RunArgs {
+    /// Where the replica keeps what must not be lost
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where agents and operators are served, by gRPC over mutual TLS [default: 0.0.0.0:7443]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where /metrics is served, in plain http [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+    /// What log lines look like: auto is text on a terminal, JSON lines otherwise
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How one replica serves.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Where it keeps what must not be lost.
+    pub data_dir: PathBuf,
+    /// Where agents and operators are served.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is served.
+    pub http: SocketAddr,
+}
+
+impl RunArgs {
+    /// These flags, and for what they leave open the file's keys.
+    #[must_use]
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(file.data_dir),
+            listen: self.listen.or(file.listen),
+            http: self.http.or(file.http),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+
+    /// The configuration, with defaults for what is open still.
+    ///
+    /// # Errors
+    /// A usage failure where there is no data directory.
+    pub fn serve_config(&self) -> Result<ServeConfig, Failure> {
+        let fixed = |text: &str| text.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
+        Ok(ServeConfig {
+            data_dir: self.data_dir.clone().ok_or_else(missing_data_dir)?,
+            listen: self.listen.unwrap_or_else(|| fixed(DEFAULT_LISTEN)),
+            http: self.http.unwrap_or_else(|| fixed(DEFAULT_HTTP)),
+        })
+    }
+}
+
+/// What is said where no data directory is given.
+#[must_use]
+pub fn missing_data_dir() -> Failure {
+    Failure::new(
+        ExitCode::Usage,
+        "no data directory",
+        "--data-dir is not given, and no configuration file names data-dir",
+        "--data-dir /var/lib/mainstay-coordinator",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_common::process::config;
+
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let file: RunArgs = config::parse("data-dir = \"/file\"\nlisten = \"1.2.3.4:5\"", "x.toml").unwrap();
+        let flags = RunArgs { data_dir: Some("/flag".into()), ..RunArgs::default() };
+        let config = flags.or(file).serve_config().unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("/flag"));
+        assert_eq!(config.listen.to_string(), "1.2.3.4:5");
+        assert_eq!(config.http.to_string(), DEFAULT_HTTP);
+    }
+
+    #[test]
+    fn the_shipped_file_states_the_defaults() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/coordinator.toml");
+        let file: RunArgs = config::load(std::path::Path::new(path)).unwrap();
+        let config = file.serve_config().unwrap();
+        assert_eq!(config.listen.to_string(), DEFAULT_LISTEN);
+        assert_eq!(config.http.to_string(), DEFAULT_HTTP);
+        assert_eq!(config.data_dir, PathBuf::from("/var/lib/mainstay-coordinator"));
+    }
+}

@@ -1,0 +1,236 @@
+//! One check per service: who may call what. Whatever is not listed is denied.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::{Either, Ready, ready};
+use http::{Request, Response};
+use mainstay_common::identity::{HumanRole, Subject};
+use mainstay_core::{State, node};
+use tonic::{Status, body::Body};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{Caller, Peer, Refusal, Refusals};
+use crate::{api::failure, log::Log};
+
+/// Whom a service serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// Everybody, also without a certificate.
+    Anyone,
+    /// Everybody with a certificate that is still good.
+    Authenticated,
+    /// Agents.
+    Agents,
+    /// People of this role and up.
+    People(HumanRole),
+}
+
+fn door(path: &str) -> Option<Door> {
+    let service = path.strip_prefix('/')?.split('/').next()?;
+    match service {
+        "grpc.health.v1.Health" | "mainstay.v1.Enrol" => Some(Door::Anyone),
+        "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection" => Some(Door::Authenticated),
+        "mainstay.v1.Agent" => Some(Door::Agents),
+        "mainstay.v1.Viewer" => Some(Door::People(HumanRole::Viewer)),
+        "mainstay.v1.Operator" => Some(Door::People(HumanRole::Operator)),
+        "mainstay.v1.Admin" => Some(Door::People(HumanRole::Admin)),
+        _ => None,
+    }
+}
+
+/// Finds out who calls: the certificate must be the one that the state knows for that name.
+fn caller(peer: &Peer, state: &State) -> Result<Caller, (Refusal, Status)> {
+    match &peer.who {
+        None => Ok(Caller::Anonymous),
+        Some((Subject::Agent(id), key)) => match state.nodes.standing(id, *key) {
+            node::Standing::Member => Ok(Caller::Agent(id.clone(), *key)),
+            node::Standing::Removed => Err((Refusal::Unregistered, failure::node_removed(id))),
+            node::Standing::OtherKey => Err((Refusal::Unregistered, failure::other_key(id))),
+            node::Standing::Unknown => Err((Refusal::Unregistered, failure::node_unknown_here(id))),
+        },
+        Some((Subject::User(role, name), key)) => {
+            if state.users.allows(name, *role, *key) {
+                Ok(Caller::User(*role, name.clone(), *key))
+            } else {
+                Err((Refusal::Unregistered, failure::user_revoked(name)))
+            }
+        }
+        Some((Subject::Replica(_), _)) => {
+            Err((Refusal::Role, failure::role(&peer_words(peer), "of an agent or a person")))
+        }
+    }
+}
+
+fn admit(path: &str, peer: Option<&Peer>, state: &State) -> Result<Caller, (Refusal, Status)> {
+    let door = door(path).ok_or_else(|| (Refusal::Role, failure::no_such_service(path)))?;
+    let peer = peer.ok_or_else(|| (Refusal::Identity, failure::role("nobody", "certificate")))?;
+    if door == Door::Anyone {
+        return Ok(Caller::Anonymous);
+    }
+    let caller = caller(peer, state)?;
+    let denied = |needs: &str| Err((Refusal::Role, failure::role(&peer_words(peer), needs)));
+    match (door, &caller) {
+        (Door::Anyone, _) => Ok(caller),
+        (_, Caller::Anonymous) => Err((Refusal::Role, failure::no_certificate())),
+        (Door::Authenticated, _) | (Door::Agents, Caller::Agent(..)) => Ok(caller),
+        (Door::People(needs), Caller::User(role, ..)) if *role >= needs => Ok(caller),
+        (Door::Agents, Caller::User(..)) => denied("agent"),
+        (Door::People(needs), _) => denied(needs.as_str()),
+    }
+}
+
+fn peer_words(peer: &Peer) -> String {
+    peer.who.as_ref().map_or_else(|| "nobody".into(), |(subject, _)| subject.to_string())
+}
+
+/// Puts a [`Caller`] into every request, or answers that it may not pass.
+#[derive(Clone, Debug)]
+pub(crate) struct AuthoriseLayer {
+    log: Log,
+    refusals: Arc<Refusals>,
+}
+
+impl AuthoriseLayer {
+    pub(crate) fn new(log: Log, refusals: Arc<Refusals>) -> Self {
+        Self { log, refusals }
+    }
+}
+
+impl<S> Layer<S> for AuthoriseLayer {
+    type Service = Authorise<S>;
+
+    fn layer(&self, inner: S) -> Authorise<S> {
+        Authorise { inner, layer: self.clone() }
+    }
+}
+
+/// The service that [`AuthoriseLayer`] makes.
+#[derive(Clone, Debug)]
+pub(crate) struct Authorise<S> {
+    inner: S,
+    layer: AuthoriseLayer,
+}
+
+impl<S> Service<Request<Body>> for Authorise<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>().cloned();
+        match admit(request.uri().path(), peer.as_ref(), &self.layer.log.read()) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                Either::Left(self.inner.call(request))
+            }
+            Err((refusal, status)) => {
+                self.layer.refusals.count(refusal);
+                if let Some(peer) = peer {
+                    tracing::debug!(address = %peer.address, reason = refusal.as_str(), "call refused");
+                }
+                Either::Right(ready(Ok(status.into_http())))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_common::Timestamp;
+    use mainstay_core::{Command, KeyFingerprint, user};
+    use prost::Message as _;
+    use tonic::Code;
+
+    use super::*;
+
+    /// Every service × every role: the ladder of people, agents apart, nobody only where anyone may.
+    #[test]
+    fn each_role_passes_its_own_doors_only() {
+        let state = state();
+        let peers = [
+            ("nobody", None),
+            ("agent", Some(Subject::Agent("n1".parse().unwrap()))),
+            ("replica", Some(Subject::Replica("r1".parse().unwrap()))),
+            ("viewer", Some(Subject::User(HumanRole::Viewer, "viewer".parse().unwrap()))),
+            ("operator", Some(Subject::User(HumanRole::Operator, "operator".parse().unwrap()))),
+            ("admin", Some(Subject::User(HumanRole::Admin, "admin".parse().unwrap()))),
+        ];
+        let table = [
+            ("/mainstay.v1.Enrol/Redeem", "nobody agent replica viewer operator admin"),
+            ("/grpc.health.v1.Health/Check", "nobody agent replica viewer operator admin"),
+            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "agent viewer operator admin"),
+            ("/mainstay.v1.Agent/Session", "agent"),
+            ("/mainstay.v1.Viewer/ListNodes", "viewer operator admin"),
+            ("/mainstay.v1.Operator/LabelNode", "operator admin"),
+            ("/mainstay.v1.Admin/CreateToken", "admin"),
+            ("/mainstay.v1.Replica/Append", ""),
+            ("/mainstay.v1.Admins/CreateToken", ""),
+            ("mainstay.v1.Admin/CreateToken", ""),
+        ];
+        for (path, allowed) in table {
+            for (name, subject) in &peers {
+                let passes = admit(path, Some(&peer(subject.clone(), 1)), &state).is_ok();
+                assert_eq!(passes, allowed.split(' ').any(|role| role == *name), "{name} -> {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_service_of_the_protos_has_a_door() {
+        let files = prost_types::FileDescriptorSet::decode(mainstay_proto::DESCRIPTOR).unwrap();
+        let services: Vec<_> = files.file.iter().flat_map(|file| &file.service).map(|service| service.name()).collect();
+        assert_eq!(services.len(), 5);
+        for service in services {
+            assert!(door(&format!("/mainstay.v1.{service}/X")).is_some(), "{service}");
+        }
+    }
+
+    #[test]
+    fn another_key_under_a_known_name_stays_out() {
+        let state = state();
+        let agent = Subject::Agent("n1".parse().unwrap());
+        let admin = Subject::User(HumanRole::Admin, "admin".parse().unwrap());
+        for (subject, path, code) in [
+            (agent, "/mainstay.v1.Agent/Session", Code::PermissionDenied),
+            (admin, "/mainstay.v1.Admin/CreateToken", Code::Unauthenticated),
+        ] {
+            let (refusal, status) = admit(path, Some(&peer(Some(subject), 2)), &state).unwrap_err();
+            assert_eq!((refusal, status.code()), (Refusal::Unregistered, code));
+        }
+    }
+
+    #[test]
+    fn who_is_unknown_here_is_pending_not_removed() {
+        let stranger = Subject::Agent("n2".parse().unwrap());
+        let (_, status) = admit("/mainstay.v1.Agent/Session", Some(&peer(Some(stranger), 1)), &state()).unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+    }
+
+    fn peer(subject: Option<Subject>, key: u8) -> Peer {
+        let address = ([127, 0, 0, 1], 1).into();
+        Peer { address, who: subject.map(|subject| (subject, KeyFingerprint([key; 32]))) }
+    }
+
+    fn state() -> State {
+        let mut state = State::default();
+        let (now, key) = (Timestamp(0), KeyFingerprint([1; 32]));
+        state.nodes.admit(now, &"n1".parse().unwrap(), key);
+        for role in [HumanRole::Viewer, HumanRole::Operator, HumanRole::Admin] {
+            let user = user::User { role, key, added_at: now, added_by: "admin".parse().unwrap(), revoked_at: None };
+            let add = Command::User(user::Command::Add(role.as_str().parse().unwrap(), user));
+            state.apply(now, &add).unwrap();
+        }
+        state
+    }
+}

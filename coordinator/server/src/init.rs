@@ -1,0 +1,197 @@
+//! `mainstay-coordinator init`: a new cluster with its CA and its first replica.
+
+use std::path::PathBuf;
+
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use mainstay_common::{
+    ClusterId, ExitCode, Failure, ReplicaId, Timestamp, UserName,
+    id::is_name,
+    identity::{HumanRole, Subject},
+    process::{
+        context::Context,
+        data_dir::{self, DataDir},
+        now, random,
+        tls::{new_key, signing_request},
+    },
+};
+use mainstay_core::{Command, user};
+
+use crate::{
+    identity::{Ca, Request},
+    store::{self, Stored},
+};
+
+/// What `init` is told.
+#[derive(Clone, Debug)]
+pub struct InitConfig {
+    /// Where the replica will keep what must not be lost.
+    pub data_dir: PathBuf,
+    /// The cluster's name for people.
+    pub cluster: String,
+    /// What agents and operators dial, host:port.
+    pub advertise: String,
+}
+
+/// What `init` made.
+#[derive(Clone, Debug)]
+pub struct Initialised {
+    /// SHA-256 of the CA's public key, hexadecimal.
+    pub ca_fingerprint: String,
+    /// The first administrator's context.
+    pub context: Context,
+    /// Where it was written.
+    pub context_path: PathBuf,
+}
+
+/// Makes the cluster. The state file comes last: as long as it is missing there is no cluster.
+///
+/// # Errors
+/// A conflict where the directory holds one already; else what the disk says.
+pub fn init(config: &InitConfig) -> Result<Initialised, Failure> {
+    check(config)?;
+    let dir = DataDir::take(&config.data_dir)?;
+    refuse_used(&dir)?;
+    let now = now();
+    let cluster_id = new_cluster_id();
+    let failed =
+        |error: crate::identity::Unsigned| Failure::new(ExitCode::Failed, "cannot make the CA", error.to_string(), "");
+    let (ca, ca_key) = Ca::make(&cluster_id, &config.cluster, now).map_err(failed)?;
+    let replica: ReplicaId = "r1".parse().map_err(|_| Failure::new(ExitCode::Failed, "r1 is no id", "", ""))?;
+    write(&dir, "ca.key", &ca_key)?;
+    write(&dir, "ca.crt", ca.pem())?;
+    issue_replica(&dir, &ca, &replica, now)?;
+
+    let mut stored = Stored::new(cluster_id, config.cluster.clone(), replica, config.advertise.clone());
+    let context = admin_context(&mut stored, &ca, now)?;
+    let context_path = dir.file("admin.context");
+    context.save(&context_path).map_err(|error| data_dir::unusable(&context_path, &error))?;
+    stored.save(dir.path()).map_err(|error| data_dir::unusable(dir.path(), &error))?;
+    Ok(Initialised { ca_fingerprint: HEXLOWER.encode(&ca.pin()), context, context_path })
+}
+
+/// Makes a replica's key and certificate.
+pub(crate) fn issue_replica(dir: &DataDir, ca: &Ca, replica: &ReplicaId, now: Timestamp) -> Result<(), Failure> {
+    let key = new_key();
+    let failed = |error: crate::identity::Unsigned| {
+        Failure::new(ExitCode::Failed, "cannot make the replica's certificate", error.to_string(), "")
+    };
+    let certificate = ca.sign_replica(&key, Subject::Replica(replica.clone()), now).map_err(failed)?;
+    write(dir, "replica.key", &key.serialize_pem())?;
+    write(dir, "replica.crt", &certificate)
+}
+
+/// A fresh context for the administrator `admin`, registered in the state.
+fn admin_context(stored: &mut Stored, ca: &Ca, now: Timestamp) -> Result<Context, Failure> {
+    let failed = |why: String| Failure::new(ExitCode::Failed, "cannot make the administrator", why, "");
+    let name: UserName = "admin".parse().map_err(|_| failed("admin is no name".into()))?;
+    let key = new_key();
+    let der = signing_request(&key).map_err(|error| failed(error.to_string()))?;
+    let request = Request::from_der(&der).map_err(|error| failed(error.to_string()))?;
+    let user = user::User {
+        role: HumanRole::Admin,
+        key: request.key(),
+        added_at: now,
+        added_by: name.clone(),
+        revoked_at: None,
+    };
+    let add = Command::User(user::Command::Add(name.clone(), user));
+    stored.state.apply(now, &add).map_err(|error| failed(error.to_string()))?;
+    let subject = Subject::User(HumanRole::Admin, name.clone());
+    let certificate = ca.sign_client(&request, subject, now).map_err(|error| failed(error.to_string()))?;
+    Ok(Context {
+        cluster: stored.cluster.clone(),
+        cluster_id: stored.cluster_id.clone(),
+        addresses: vec![stored.advertise.clone()],
+        user: name,
+        role: HumanRole::Admin,
+        ca: ca.pem().to_owned(),
+        certificate,
+        key: key.serialize_pem(),
+    })
+}
+
+fn check(config: &InitConfig) -> Result<(), Failure> {
+    if !is_name(&config.cluster) {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            format!("{:?} cannot name a cluster", config.cluster),
+            "a name is 1 to 64 letters, digits, '.', '_' or '-', and begins with a letter or digit",
+            "--cluster prod",
+        ));
+    }
+    let (host, port) = config.advertise.rsplit_once(':').unwrap_or(("", ""));
+    if host.is_empty() || port.parse::<u16>().is_ok_and(|port| port == 0) || port.parse::<u16>().is_err() {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            format!("{:?} is no address", config.advertise),
+            "agents and operators must be able to dial it: a host or IP, a colon and a port",
+            "--advertise 10.0.0.11:7443",
+        ));
+    }
+    Ok(())
+}
+
+fn refuse_used(dir: &DataDir) -> Result<(), Failure> {
+    if dir.file(store::FILE).exists() {
+        let stored = Stored::load(dir)?;
+        return Err(Failure::new(
+            ExitCode::Conflict,
+            format!("{} holds cluster {} already", dir.path().display(), stored.cluster),
+            "init never replaces a cluster",
+            "mainstay-coordinator run serves it; for a new cluster give another --data-dir",
+        ));
+    }
+    if dir.file("ca.key").exists() || dir.file("agent.key").exists() {
+        return Stored::load(dir).map(|_| ());
+    }
+    Ok(())
+}
+
+/// 80 random bits, lower case: it is part of a DNS name.
+fn new_cluster_id() -> ClusterId {
+    let text = BASE32_NOPAD.encode(&random::<10>()).to_ascii_lowercase();
+    text.parse().expect("base32 is a name")
+}
+
+fn write(dir: &DataDir, name: &str, content: &str) -> Result<(), Failure> {
+    let mode = if name.ends_with(".crt") { 0o644 } else { 0o600 };
+    let path = dir.file(name);
+    data_dir::replace(&path, content.as_bytes(), mode).map_err(|error| data_dir::unusable(&path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_made_once_and_its_keys_are_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = InitConfig {
+            data_dir: folder.path().join("c"),
+            cluster: "prod".into(),
+            advertise: "127.0.0.1:7443".into(),
+        };
+        let made = init(&config).unwrap();
+        assert_eq!(made.ca_fingerprint.len(), 64);
+        for name in ["ca.key", "replica.key", "admin.context", store::FILE] {
+            let mode = std::fs::metadata(config.data_dir.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+        }
+        let again = init(&config).unwrap_err();
+        assert_eq!(again.code, ExitCode::Conflict);
+        assert_eq!(Context::load(&made.context_path).unwrap(), made.context);
+    }
+
+    #[test]
+    fn odd_names_and_addresses_are_refused() {
+        for (cluster, advertise) in
+            [("a b", "h:1"), ("", "h:1"), ("prod", "h"), ("prod", ":7443"), ("prod", "h:0"), ("prod", "h:x")]
+        {
+            let config =
+                InitConfig { data_dir: "/nonexistent/x".into(), cluster: cluster.into(), advertise: advertise.into() };
+            assert_eq!(init(&config).unwrap_err().code, ExitCode::Usage, "{cluster:?} {advertise:?}");
+        }
+    }
+}

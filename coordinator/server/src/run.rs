@@ -1,0 +1,200 @@
+//! The life of one replica.
+
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+
+use mainstay_common::{
+    ExitCode, Failure,
+    process::{
+        data_dir::{self, DataDir},
+        http, now, ready,
+        shutdown::CancellationToken,
+        tls::{Certificate, Credentials},
+    },
+};
+use mainstay_proto::v1 as pb;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+use tonic::transport::Server;
+
+use crate::{
+    admin_socket,
+    api::{AdminService, EnrolService, OperatorService, Shared, ViewerService},
+    config::ServeConfig,
+    gate::{self, AuthoriseLayer, Refusals},
+    identity::{Ca, REPLICA_LIFE},
+    ingest::{AgentService, View},
+    init,
+    log::Log,
+    store::Stored,
+};
+
+/// Largest message from an agent; a full sample of 2,000 containers stays below it.
+const MAX_SAMPLE_BYTES: usize = mainstay_proto::MAX_MESSAGE_BYTES;
+/// Largest message from anybody else.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
+
+/// Where a replica serves, once it does.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Agents and operators.
+    pub listen: SocketAddr,
+    /// `/metrics`.
+    pub http: SocketAddr,
+    /// The cluster's name.
+    pub cluster: String,
+}
+
+/// Serves until `stop`; tells `started` when agents and operators can come in.
+///
+/// # Errors
+/// Where the data directory or an address cannot be used.
+pub async fn run(
+    config: ServeConfig,
+    stop: CancellationToken,
+    started: oneshot::Sender<Started>,
+) -> Result<(), Failure> {
+    let dir = DataDir::take_existing(&config.data_dir)?;
+    let stored = Stored::load(&dir)?;
+    let ca = Arc::new(load_ca(&dir, &stored)?);
+    let credentials = replica_credentials(&dir, &ca, &stored)?;
+    let tls = gate::server_config(&credentials).map_err(|why| damaged(&dir, "replica.crt", &why))?;
+    let listener = http::listen(config.listen, "--listen").await?;
+    let http_listener = http::listen(config.http, "--http").await?;
+    let addresses = (local(&listener)?, local(&http_listener)?);
+    let cluster = stored.cluster.clone();
+
+    let shared_stop = stop.child_token();
+    let mut tasks = JoinSet::new();
+    let (view, view_task) = View::start(shared_stop.clone());
+    let meta = stored.clone();
+    let (log, log_task) = Log::start(stored, dir.path().to_owned(), shared_stop.clone());
+    tasks.spawn(view_task);
+    tasks.spawn(log_task);
+    let shared = Shared {
+        log: log.clone(),
+        view,
+        ca,
+        cluster: meta.cluster.into(),
+        cluster_id: meta.cluster_id.clone(),
+        replica: meta.replica,
+        addresses: Arc::new([meta.advertise]),
+    };
+    let refusals = Arc::new(Refusals::default());
+    tasks.spawn(http::serve(
+        http_listener,
+        crate::http::handler(shared.clone(), Arc::clone(&refusals)),
+        shared_stop.clone(),
+    ));
+    tasks.spawn(admin_socket::serve(dir.file(admin_socket::NAME), shared.clone(), shared_stop.clone()));
+    let (incoming, accepting) =
+        gate::connections(listener, tls, meta.cluster_id, Arc::clone(&refusals), shared_stop.clone());
+    tasks.spawn(accepting);
+
+    let health = health().await;
+    let router = Server::builder()
+        .max_concurrent_streams(64)
+        .http2_max_local_error_reset_streams(Some(128))
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_header_list_size(8 * 1024)
+        .max_frame_size(16 * 1024)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(256 * 1024)
+        .layer(AuthoriseLayer::new(log, refusals))
+        .add_service(health)
+        .add_service(
+            pb::agent_server::AgentServer::new(AgentService(shared.clone()))
+                .max_decoding_message_size(MAX_SAMPLE_BYTES),
+        )
+        .add_service(
+            pb::enrol_server::EnrolServer::new(EnrolService(shared.clone()))
+                .max_decoding_message_size(MAX_REQUEST_BYTES),
+        )
+        .add_service(
+            pb::viewer_server::ViewerServer::new(ViewerService(shared.clone()))
+                .max_decoding_message_size(MAX_REQUEST_BYTES),
+        )
+        .add_service(
+            pb::operator_server::OperatorServer::new(OperatorService(shared.clone()))
+                .max_decoding_message_size(MAX_REQUEST_BYTES),
+        )
+        .add_service(
+            pb::admin_server::AdminServer::new(AdminService(shared)).max_decoding_message_size(MAX_REQUEST_BYTES),
+        )
+        .add_service(reflection()?);
+    let (listen, http) = addresses;
+    tracing::info!(%listen, %http, cluster, version = crate::VERSION, "serving");
+    ready::ready();
+    // Whoever waited for this may have gone.
+    drop(started.send(Started { listen, http, cluster }));
+
+    // Long streams never end by themselves: the server is dropped with them when it is told to stop.
+    let served = tokio::select! {
+        served = router.serve_with_incoming(incoming) => served,
+        () = stop.cancelled() => Ok(()),
+    };
+    ready::stopping();
+    shared_stop.cancel();
+    while tasks.join_next().await.is_some() {}
+    tracing::info!("stopped");
+    served.map_err(|error| Failure::new(ExitCode::Failed, "the server ended", error.to_string(), "start it again"))
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener
+        .local_addr()
+        .map_err(|error| Failure::new(ExitCode::Failed, "a socket has no address", error.to_string(), ""))
+}
+
+fn damaged(dir: &DataDir, file: &str, why: &str) -> Failure {
+    let what = format!("{} is damaged", dir.file(file).display());
+    Failure::new(ExitCode::Failed, what, why, "put it back from a copy of the data directory")
+}
+
+fn read(dir: &DataDir, name: &str) -> Result<String, Failure> {
+    let path = dir.file(name);
+    fs::read_to_string(&path).map_err(|error| data_dir::unusable(&path, &error))
+}
+
+fn load_ca(dir: &DataDir, stored: &Stored) -> Result<Ca, Failure> {
+    let ca = Ca::load(stored.cluster_id.clone(), read(dir, "ca.crt")?, &read(dir, "ca.key")?);
+    ca.map_err(|error| damaged(dir, "ca.key", &error.to_string()))
+}
+
+/// The replica's certificate; a sole replica makes itself a new one when less than a third of its life is left, or when
+/// it is missing or damaged: it holds the CA.
+fn replica_credentials(dir: &DataDir, ca: &Ca, stored: &Stored) -> Result<Credentials, Failure> {
+    let good = |certificate: &str| {
+        Certificate::from_pem(certificate).is_ok_and(|read| {
+            read.identity.cluster == stored.cluster_id
+                && read.not_after.since(now()) > REPLICA_LIFE / 3
+                && read.not_before <= now()
+        })
+    };
+    let there = read(dir, "replica.crt").ok().filter(|certificate| good(certificate));
+    if there.is_none() || !dir.file("replica.key").exists() {
+        init::issue_replica(dir, ca, &stored.replica, now())?;
+        tracing::info!(replica = %stored.replica, "replica's certificate made anew");
+    }
+    Ok(Credentials { ca: ca.pem().to_owned(), certificate: read(dir, "replica.crt")?, key: read(dir, "replica.key")? })
+}
+
+/// gRPC health, for every service and for the whole (the empty name).
+async fn health() -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    for name in ["Agent", "Enrol", "Viewer", "Operator", "Admin"] {
+        reporter.set_service_status(format!("mainstay.v1.{name}"), tonic_health::ServingStatus::Serving).await;
+    }
+    service
+}
+
+fn reflection() -> Result<
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+    Failure,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(mainstay_proto::DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| Failure::new(ExitCode::Failed, "reflection cannot be served", error.to_string(), ""))
+}
