@@ -19,7 +19,12 @@ pub enum LogFormat {
 
 /// Starts logging; the level comes from `RUST_LOG` (default `info`). A second call changes nothing.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    start_at(format, "info");
+}
+
+/// Like [`start`], with another level than `info` where `RUST_LOG` says nothing.
+pub fn start_at(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = std::io::stderr().is_terminal();
     let json = format == LogFormat::Json || (format == LogFormat::Auto && !terminal);
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

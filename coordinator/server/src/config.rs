@@ -38,6 +38,9 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Where `/metrics` is served.
     pub http: SocketAddr,
+    /// Tell agents and operators the address it listens on, not the one given at `init`: for `mainstay dev`, which takes
+    /// whatever port is free.
+    pub announce_listen: bool,
 }
 
 impl RunArgs {
@@ -62,6 +65,7 @@ impl RunArgs {
             data_dir: self.data_dir.clone().ok_or_else(missing_data_dir)?,
             listen: self.listen.unwrap_or_else(|| fixed(DEFAULT_LISTEN)),
             http: self.http.unwrap_or_else(|| fixed(DEFAULT_HTTP)),
+            announce_listen: false,
         })
     }
 }

@@ -76,7 +76,7 @@ pub async fn run(
         cluster: meta.cluster.into(),
         cluster_id: meta.cluster_id.clone(),
         replica: meta.replica,
-        addresses: Arc::new([meta.advertise]),
+        addresses: Arc::new([if config.announce_listen { addresses.0.to_string() } else { meta.advertise }]),
     };
     let refusals = Arc::new(Refusals::default());
     tasks.spawn(http::serve(

@@ -50,7 +50,8 @@ impl Replica {
         let stop = CancellationToken::new();
         let (started, ready) = oneshot::channel();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let config = ServeConfig { data_dir: folder.path().join("data"), listen: any, http: any };
+        let config =
+            ServeConfig { data_dir: folder.path().join("data"), listen: any, http: any, announce_listen: false };
         let life = tokio::spawn(run(config, stop.clone(), started));
         let Started { listen, http, .. } = ready.await.expect("the replica starts");
         Self { listen, http, admin, stop, life, folder }
