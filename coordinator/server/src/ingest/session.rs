@@ -95,7 +95,9 @@ impl Session {
     async fn serve(&self, mut reports: Streaming<pb::Report>) -> Result<(), Status> {
         self.instruct(instruction::Instruction::Welcome(self.welcome())).await;
         let (mut state, mut reporters) = (self.shared.log.watch(), self.shared.view.reporters.clone());
-        let mut reports_swarm = true;
+        // An agent reports its Swarm only when told to.
+        let mut reports_swarm = false;
+        reporters.mark_changed();
         loop {
             tokio::select! {
                 report = reports.message() => match report {
@@ -111,8 +113,7 @@ impl Session {
                 }
                 changed = reporters.changed() => {
                     changed.map_err(|_| Status::unavailable("the replica is ending"))?;
-                    let chosen = std::sync::Arc::clone(&reporters.borrow_and_update());
-                    let reports = self.reports_swarm(&chosen);
+                    let reports = reporters.borrow_and_update().contains(&self.node);
                     if reports != reports_swarm {
                         reports_swarm = reports;
                         self.instruct(instruction::Instruction::SwarmReporter(pb::SwarmReporter { reports })).await;
@@ -145,16 +146,6 @@ impl Session {
             node::Standing::OtherKey => Err(failure::other_key(&self.node)),
             node::Standing::Unknown => Err(failure::node_unknown_here(&self.node)),
         }
-    }
-
-    /// Reports unless another manager of the same Swarm was chosen.
-    fn reports_swarm(&self, chosen: &[NodeId]) -> bool {
-        let live = self.shared.view.read();
-        let mine = live.node(&self.node).and_then(|view| view.swarm.as_ref()).map(|swarm| swarm.cluster_id.clone());
-        let same = |other: &NodeId| {
-            live.node(other).and_then(|view| view.swarm.as_ref()).map(|swarm| swarm.cluster_id.clone()) == mine
-        };
-        mine.is_none() || chosen.contains(&self.node) || !chosen.iter().any(same)
     }
 
     fn welcome(&self) -> pb::Welcome {
