@@ -6,6 +6,7 @@
 pub mod board;
 pub mod collect;
 pub mod config;
+pub mod delta;
 pub mod probe;
 pub mod walker;
 
