@@ -7,7 +7,10 @@ pub mod board;
 pub mod collect;
 pub mod config;
 pub mod delta;
+pub mod enroll;
+pub mod identity;
 pub mod probe;
+pub mod session;
 pub mod walker;
 
 /// Call this first in `main` of every binary that contains the agent: where the process was started as one of the
