@@ -28,20 +28,15 @@ pub struct Told {
 }
 
 /// What was said last of one block or table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 enum Last<T> {
     /// Nothing on this stream.
+    #[default]
     Nothing,
     /// That it is not known any longer.
     Unknown,
     /// This.
     Value(Arc<T>),
-}
-
-impl<T> Default for Last<T> {
-    fn default() -> Self {
-        Self::Nothing
-    }
 }
 
 /// What every sample carries besides the blocks.

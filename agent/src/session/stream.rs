@@ -284,8 +284,8 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(10);
 
-    #[tokio::test(start_paused = true)]
-    async fn the_first_sample_waits_a_quarter_of_a_second_at_most() {
+    #[test]
+    fn the_first_sample_waits_a_quarter_of_a_second_at_most() {
         let start = Instant::now();
         let mut clock = Clock::new(start, INTERVAL, &Snapshot::default());
         assert!(!clock.owed);
@@ -295,8 +295,8 @@ mod tests {
         assert!(Clock::new(start, INTERVAL, &seen()).owed);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn urgent_changes_go_at_once_but_not_more_than_once_a_second() {
+    #[test]
+    fn urgent_changes_go_at_once_but_not_more_than_once_a_second() {
         let start = Instant::now();
         let mut clock = Clock::new(start, INTERVAL, &seen());
         assert!(!clock.sent(start));
@@ -310,8 +310,8 @@ mod tests {
         assert_eq!(clock.next, later + URGENT * 2);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_sample_nobody_took_is_overtaken() {
+    #[test]
+    fn a_sample_nobody_took_is_overtaken() {
         let start = Instant::now();
         let mut clock = Clock::new(start, INTERVAL, &seen());
         clock.sent(start);
