@@ -25,7 +25,7 @@ use mainstay_common::{
     token::JoinToken,
 };
 use mainstay_proto::v1::{self as pb, enrol_client::EnrolClient};
-use rcgen::KeyPair;
+use rcgen::{CertificateSigningRequestParams, KeyPair, PublicKeyData as _};
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
 
@@ -179,8 +179,16 @@ fn pending_key(folder: &Path) -> Result<KeyPair, Failure> {
             key
         }
     };
-    let csr = signing_request(&key).map_err(|error| unreadable(KEY_FILE, error.to_string()))?;
-    write(folder, PENDING_CSR_FILE, &csr, 0o600)?;
+    let path = folder.join(PENDING_CSR_FILE);
+    // The request of the attempt before, if it is for this key: asking again is then the same to the last byte.
+    let same = fs::read(&path)
+        .ok()
+        .and_then(|csr| CertificateSigningRequestParams::from_der(&csr.into()).ok())
+        .is_some_and(|csr| csr.public_key.der_bytes() == key.der_bytes());
+    if !same {
+        let csr = signing_request(&key).map_err(|error| unreadable(KEY_FILE, error.to_string()))?;
+        write(folder, PENDING_CSR_FILE, &csr, 0o600)?;
+    }
     Ok(key)
 }
 
