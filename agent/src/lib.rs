@@ -4,9 +4,17 @@
 //! Whatever may hang is asked by disposable children ([`probe`], [`walker`]), never by this process.
 
 pub mod board;
+pub mod check;
 pub mod collect;
 pub mod config;
+pub mod delta;
+pub mod enroll;
+pub mod expose;
+pub mod footprint;
+pub mod identity;
 pub mod probe;
+pub mod run;
+pub mod session;
 pub mod walker;
 
 /// Call this first in `main` of every binary that contains the agent: where the process was started as one of the
