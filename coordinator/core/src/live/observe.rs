@@ -33,9 +33,7 @@ impl LiveView {
         let view = self.node_mut(id);
         let ahead = view.clock_ahead_ms;
         seen(view, since, now);
-        if let Some(host) = sample.host {
-            view.host = Some(Arc::new(host));
-        }
+        block(&mut view.host, sample.host, |host| host.read_at);
         update(&mut view.disks, sample.disks, ahead, now);
         update(&mut view.mounts, sample.mounts, ahead, now);
         update(&mut view.volumes, sample.volumes, ahead, now);
@@ -45,12 +43,8 @@ impl LiveView {
         {
             cpu::rates(before.as_ref(), containers);
         }
-        if let Some(engine) = sample.engine {
-            view.engine = Some(Arc::new(engine));
-        }
-        if let Some(swarm) = sample.swarm {
-            view.swarm = Some(Arc::new(swarm));
-        }
+        block(&mut view.engine, sample.engine, |engine| engine.read_at);
+        block(&mut view.swarm, sample.swarm, |swarm| swarm.read_at);
         if *view.errors != sample.errors {
             view.errors = Arc::new(sample.errors);
         }
@@ -87,9 +81,20 @@ fn seen(view: &mut NodeView, listening_since: Timestamp, now: Timestamp) {
     view.last_seen = Some(now);
 }
 
+/// Replaces a block; one that was read at 0 is not known any longer.
+fn block<B>(there: &mut Option<Arc<B>>, fresh: Option<B>, read_at: impl Fn(&B) -> Timestamp) {
+    if let Some(fresh) = fresh {
+        *there = (read_at(&fresh) != Timestamp(0)).then(|| Arc::new(fresh));
+    }
+}
+
 /// Applies a change to a table; false where there is none.
 fn update<R: Clone>(table: &mut Option<Seen<R>>, update: Option<Update<R>>, ahead_ms: i64, now: Timestamp) -> bool {
     let Some(update) = update else { return false };
+    if update.is_unknown() {
+        // What was there stays and ages; of containers and volumes the engine's state says that nothing is known now.
+        return false;
+    }
     let read_at = corrected(update.read_at, ahead_ms).min(now);
     let mut rows = match table.take() {
         Some(seen) if !update.whole => seen.rows,
@@ -127,6 +132,16 @@ mod tests {
         assert_eq!(names(&view), ["b", "c"]);
         observe(&mut view, 20, true, &[("d", 0.0)], &[]);
         assert_eq!(names(&view), ["d"]);
+    }
+
+    #[test]
+    fn a_table_that_is_unknown_now_is_not_empty() {
+        let mut view = LiveView::new(NOON);
+        observe(&mut view, 0, true, &[("a", 1.0)], &[]);
+        let unknown =
+            Update { read_at: Timestamp(0), whole: true, changed: Vec::new(), removed: Vec::new(), left_out: 0 };
+        view.observe(&node(), Sample { containers: Some(unknown), ..Sample::default() }, NOON);
+        assert_eq!(names(&view), ["a"]);
     }
 
     #[test]

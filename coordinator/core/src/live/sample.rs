@@ -62,6 +62,14 @@ pub struct CollectorError {
     pub since: Timestamp,
 }
 
+impl<R> Update<R> {
+    /// True where the agent says that it does not know the table any longer: that is not an empty table.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.read_at == Timestamp(0)
+    }
+}
+
 /// The machine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Host {
