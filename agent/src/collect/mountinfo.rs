@@ -1,0 +1,372 @@
+//! `/proc/self/mountinfo`: what is mounted where, which of it is a disk or a network mount, and when it changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// The most disks, and the most mounts, that are looked at; the rest is counted.
+const LIMIT: usize = 512;
+
+/// One line, as the kernel lists it; paths need not be UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id, unique among those mounted now.
+    pub id: u32,
+    /// The mount that it stands on.
+    pub parent: u32,
+    /// The device: entries of one device are one filesystem.
+    pub device: (u32, u32),
+    /// What of the filesystem is mounted; `/` is all of it.
+    pub root: Vec<u8>,
+    /// Where.
+    pub path: Vec<u8>,
+    /// Filesystem type, `fuse.rclone`.
+    pub fs: String,
+    /// What is mounted, as its mounter named it.
+    pub source: Vec<u8>,
+    /// The filesystem itself is read-only. Mount options also say so where only this view of it is, as under
+    /// `ProtectSystem=strict`.
+    pub readonly: bool,
+}
+
+/// Reads one line; `None` where it is not a mount line.
+#[must_use]
+pub fn parse(line: &[u8]) -> Option<Entry> {
+    let mut fields = line.split(|b| *b == b' ');
+    let id = number(fields.next()?)?;
+    let parent = number(fields.next()?)?;
+    let mut device = fields.next()?.splitn(2, |b| *b == b':');
+    let device = (number(device.next()?)?, number(device.next()?)?);
+    let root = unescape(fields.next()?);
+    let path = unescape(fields.next()?);
+    // Options, then tags up to a lone dash: a mountpoint may be called `-` too.
+    let mut rest = fields.skip(1).skip_while(|field| *field != b"-").skip(1);
+    let fs = String::from_utf8_lossy(&unescape(rest.next()?)).into_owned();
+    let source = unescape(rest.next()?);
+    let readonly = rest.next()?.split(|b| *b == b',').any(|option| option == b"ro");
+    Some(Entry { id, parent, device, root, path, fs, source, readonly })
+}
+
+fn number(digits: &[u8]) -> Option<u32> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The kernel writes space, tab, newline, backslash and `#` as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digits = tail.get(..3).filter(|digits| byte == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        let value = digits.map(|digits| digits.iter().fold(0_u32, |sum, d| sum * 8 + u32::from(d - b'0')));
+        if let Some(value) = value.and_then(|value| u8::try_from(value).ok()) {
+            plain.push(value);
+            rest = &tail[3..];
+        } else {
+            plain.push(byte);
+            rest = tail;
+        }
+    }
+    plain
+}
+
+/// What a filesystem is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Disk,
+    Network,
+    Ignored,
+}
+
+/// Filesystems without a block device of their own that are disks all the same.
+const DISKS_OF_MANY: [&str; 3] = ["btrfs", "zfs", "bcachefs"];
+/// Images and the like, always full and never written.
+const IMAGES: [&str; 3] = ["squashfs", "erofs", "cramfs"];
+const NETWORK: [&str; 15] = [
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "ceph",
+    "9p",
+    "afs",
+    "lustre",
+    "glusterfs",
+    "ocfs2",
+    "gfs2",
+    "virtiofs",
+    "fuse",
+    "smbfs",
+    "ncpfs",
+];
+/// FUSE of the desktop and of container runtimes, which shows no storage.
+const FUSE_IGNORED: [&str; 3] = ["fuse.lxcfs", "fuse.portal", "fuse.gvfsd-fuse"];
+/// Where a tmpfs is the system's own.
+const SYSTEM_PLACES: [&[u8]; 4] = [b"/dev", b"/run", b"/sys", b"/proc"];
+
+fn classify(entry: &Entry, engine_root: &[u8]) -> Class {
+    let fs = entry.fs.as_str();
+    if NETWORK.contains(&fs) || (fs.starts_with("fuse.") && !FUSE_IGNORED.contains(&fs)) {
+        return Class::Network;
+    }
+    let is_disk = match fs {
+        "tmpfs" => {
+            !SYSTEM_PLACES.iter().any(|place| is_at_or_below(&entry.path, place))
+                && !is_at_or_below(&entry.path, engine_root)
+        }
+        _ if IMAGES.contains(&fs) => false,
+        // Major 0 are filesystems without a block device: overlay, nsfs, procfs and all the others.
+        _ => entry.device.0 != 0 || DISKS_OF_MANY.contains(&fs),
+    };
+    if is_disk { Class::Disk } else { Class::Ignored }
+}
+
+/// Whether a path is that folder or lies in it.
+#[must_use]
+pub fn is_at_or_below(path: &[u8], folder: &[u8]) -> bool {
+    match path.strip_prefix(folder) {
+        Some(rest) => rest.is_empty() || rest[0] == b'/' || folder.ends_with(b"/"),
+        None => false,
+    }
+}
+
+/// One filesystem and all the places where it can be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// The place that stands for it: its root, visible, with the shortest path.
+    pub entry: Entry,
+    /// The other places.
+    pub aliases: Vec<Vec<u8>>,
+    /// Another mount covers every place.
+    pub shadowed: bool,
+    /// It stands on or below an autofs mount, which a look would keep from expiring.
+    pub automounted: bool,
+}
+
+impl Mounted {
+    /// Names this very mount: another one at the same path is another key.
+    #[must_use]
+    pub fn key(&self) -> Vec<u8> {
+        let (major, minor) = self.entry.device;
+        let mut key = format!("{} {major}:{minor} ", self.entry.id).into_bytes();
+        key.extend_from_slice(&self.entry.path);
+        key
+    }
+
+    /// True where a FUSE process serves it.
+    #[must_use]
+    pub fn is_fuse(&self) -> bool {
+        self.entry.fs.starts_with("fuse")
+    }
+}
+
+/// Everything mounted that we look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts {
+    /// Block filesystems, and tmpfs outside the system's own places.
+    pub disks: Vec<Mounted>,
+    /// Network and FUSE mounts.
+    pub network: Vec<Mounted>,
+    /// Disks beyond the limit.
+    pub disks_left_out: u64,
+    /// Network and FUSE mounts beyond the limit.
+    pub network_left_out: u64,
+}
+
+impl Mounts {
+    /// Sorts out a whole `mountinfo`. `engine_root`: where the container engine keeps its own tmpfs mounts.
+    #[must_use]
+    pub fn of(mountinfo: &[u8], engine_root: &[u8]) -> Self {
+        let entries: Vec<Entry> = mountinfo.split(|b| *b == b'\n').filter_map(parse).collect();
+        let covers = Covers::of(&entries);
+        let mut by_device: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for entry in &entries {
+            let class = classify(entry, engine_root);
+            if class != Class::Ignored {
+                let places = by_device.entry((class == Class::Network, entry.device)).or_default();
+                places.push((covers.shadow(entry), entry));
+            }
+        }
+        let autofs: Vec<&[u8]> = entries.iter().filter(|e| e.fs == "autofs").map(|e| e.path.as_slice()).collect();
+        let mut mounts = Self::default();
+        for ((network, _), places) in by_device {
+            let mounted = one(places, &autofs);
+            if network {
+                mounts.network.push(mounted);
+            } else if !mounted.shadowed {
+                // df does not show a covered disk either.
+                mounts.disks.push(mounted);
+            }
+        }
+        mounts.disks_left_out = cap(&mut mounts.disks);
+        mounts.network_left_out = cap(&mut mounts.network);
+        mounts
+    }
+}
+
+/// In the order of their paths, and no more than the limit.
+fn cap(mounted: &mut Vec<Mounted>) -> u64 {
+    mounted.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+    // Two filesystems may be mounted over each other at one path; only the visible one can stand for it.
+    mounted.sort_by_key(|m| m.shadowed);
+    let mut taken = BTreeSet::new();
+    mounted.retain(|m| taken.insert(m.entry.path.clone()));
+    let left_out = mounted.len().saturating_sub(LIMIT) as u64;
+    mounted.truncate(LIMIT);
+    left_out
+}
+
+/// One filesystem of all its places.
+fn one(mut places: Vec<(bool, &Entry)>, autofs: &[&[u8]]) -> Mounted {
+    places.sort_by_key(|(shadowed, entry)| (*shadowed, entry.root != b"/", entry.path.len(), entry.id));
+    let (shadowed, first) = places[0];
+    let aliases: BTreeSet<&[u8]> = places.iter().skip(1).map(|(_, entry)| entry.path.as_slice()).collect();
+    Mounted {
+        entry: first.clone(),
+        aliases: aliases.into_iter().filter(|path| *path != first.path.as_slice()).map(<[u8]>::to_vec).collect(),
+        shadowed,
+        automounted: autofs.iter().any(|place| is_at_or_below(&first.path, place)),
+    }
+}
+
+/// Which mount hides which.
+struct Covers<'a> {
+    by_id: HashMap<u32, &'a Entry>,
+    by_path: HashMap<&'a [u8], Vec<u32>>,
+}
+
+impl<'a> Covers<'a> {
+    fn of(entries: &'a [Entry]) -> Self {
+        let mut by_path: HashMap<&[u8], Vec<u32>> = HashMap::new();
+        for entry in entries {
+            by_path.entry(entry.path.as_slice()).or_default().push(entry.id);
+        }
+        Self { by_id: entries.iter().map(|entry| (entry.id, entry)).collect(), by_path }
+    }
+
+    /// Covered is what cannot be reached by its path: something is mounted there, or above, that it does not stand on.
+    fn shadow(&self, entry: &Entry) -> bool {
+        let mut below = BTreeSet::from([entry.id]);
+        let mut at = entry;
+        while let Some(parent) = self.by_id.get(&at.parent) {
+            if !below.insert(parent.id) {
+                break;
+            }
+            at = parent;
+        }
+        let ends = (1..=entry.path.len()).filter(|end| *end == entry.path.len() || entry.path[*end] == b'/');
+        let above = ends.map(|end| &entry.path[..end]).chain([&b"/"[..]]);
+        above.filter_map(|path| self.by_path.get(path)).flatten().any(|id| !below.contains(id))
+    }
+}
+
+/// Follows the list of mounts: the kernel says when it changed.
+#[derive(Debug)]
+pub struct Watch(AsyncFd<File>);
+
+impl Watch {
+    /// Opens the list under this `/proc`. Call it within a runtime.
+    ///
+    /// # Errors
+    /// Where it cannot be opened or followed.
+    #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+    pub fn open(proc_root: &Path) -> io::Result<Self> {
+        let file = File::open(proc_root.join("self/mountinfo"))?;
+        // Poll reports a change as priority data; the list is always readable.
+        // SAFETY: a `File` owns one descriptor for all its life, and nothing here replaces or takes it.
+        Ok(Self(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?))
+    }
+
+    /// Waits for a change since the last call.
+    ///
+    /// # Errors
+    /// Where the list can no longer be followed.
+    pub async fn changed(&self) -> io::Result<()> {
+        self.0.ready(Interest::PRIORITY).await?.clear_ready();
+        Ok(())
+    }
+}
+
+/// The whole list as it is now.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn read(proc_root: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(16 * 1_024);
+    File::open(proc_root.join("self/mountinfo"))?.read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_with_its_escapes() {
+        let line =
+            br"36 25 0:52 / /mnt/my\040disk\134\012x rw,nosuid shared:7 master:1 - fuse.rclone r:\043 rw,user_id=0";
+        let entry = parse(line).unwrap();
+        assert_eq!(entry.path, b"/mnt/my disk\\\nx");
+        assert_eq!(entry.source, b"r:#");
+        assert_eq!((entry.fs.as_str(), entry.device, entry.readonly), ("fuse.rclone", (0, 52), false));
+        assert_eq!(parse(b"36 25 0:52 / - rw - ext4 /dev/vda ro").unwrap().path, b"-");
+        assert_eq!(parse(b"36 25 0:52 / /mnt rw shared:7"), None);
+    }
+
+    #[test]
+    fn only_super_options_make_a_disk_read_only() {
+        assert!(!parse(b"27 1 254:0 / / ro,relatime - ext4 /dev/vda rw,discard").unwrap().readonly);
+        assert!(parse(b"27 1 254:0 / / rw,relatime - ext4 /dev/vda ro,errors=remount-ro").unwrap().readonly);
+    }
+
+    #[test]
+    fn this_kind_of_machine_has_one_disk_and_one_tmpfs() {
+        let mounts = Mounts::of(include_bytes!("../../testdata/mountinfo-microvm.txt"), b"/var/lib/docker");
+        let disks: Vec<_> = mounts.disks.iter().map(|m| m.entry.path.as_slice()).collect();
+        assert_eq!(disks, [&b"/"[..], b"/mnt/sandboxing/model_tools_env/v1/python"]);
+        assert!(mounts.network.is_empty());
+    }
+
+    #[test]
+    fn a_server_with_everything() {
+        let mounts = Mounts::of(include_bytes!("../../testdata/mountinfo-server.txt"), b"/var/lib/docker");
+        let shown = |m: &Mounted| String::from_utf8_lossy(&m.entry.path).into_owned();
+        let disks: Vec<_> = mounts.disks.iter().map(shown).collect();
+        assert_eq!(disks, ["/", "/boot/efi", "/data", "/mnt/ntfs", "/pool", "/scratch"]);
+        let network: Vec<_> = mounts.network.iter().map(shown).collect();
+        assert_eq!(network, ["/mnt/auto/home", "/mnt/cifs", "/mnt/media", "/mnt/nfs", "/mnt/old"]);
+        let of = |path: &str| mounts.network.iter().chain(&mounts.disks).find(|m| shown(m) == path).unwrap();
+        assert_eq!(of("/data").aliases, [b"/srv/data".to_vec(), b"/var/lib/docker/volumes/d/_data".to_vec()]);
+        assert!(of("/mnt/auto/home").automounted);
+        assert!(of("/mnt/old").shadowed && !of("/mnt/media").shadowed);
+    }
+
+    #[test]
+    fn what_is_mounted_over_hides_what_was_there() {
+        let text = b"1 0 254:0 / / rw - ext4 /dev/a rw\n2 1 0:9 / /m rw - fuse.x x rw\n3 2 0:10 / /m rw - fuse.y y rw\n4 3 0:11 / /m/in rw - fuse.z z rw\n";
+        let mounts = Mounts::of(text, b"/d");
+        let visible: Vec<_> = mounts.network.iter().map(|m| (m.entry.fs.as_str(), m.shadowed)).collect();
+        assert_eq!(visible, [("fuse.y", false), ("fuse.z", false)]);
+    }
+
+    #[test]
+    fn beyond_the_limit_mounts_are_counted() {
+        let text: String = (10..700).map(|n| format!("{n} 1 0:{n} / /m{n} rw - nfs s:/{n} rw\n")).collect();
+        let mounts = Mounts::of(text.as_bytes(), b"/d");
+        assert_eq!((mounts.network.len(), mounts.network_left_out), (512, 178));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_harms(text in proptest::collection::vec(prop_oneof![Just(b' '), Just(b'\n'), Just(b'-'), Just(b'1'), Just(b':'), Just(b'/'), Just(b'\\'), any::<u8>()], 0..400)) {
+            let mounts = Mounts::of(&text, b"/var/lib/docker");
+            prop_assert!(mounts.disks.len() <= 400);
+        }
+    }
+}

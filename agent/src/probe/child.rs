@@ -1,0 +1,156 @@
+//! The child's life: no runtime, no descriptor but its end of the socketpair, one question after the other.
+
+use std::{
+    ffi::{CString, OsStr},
+    fs::File,
+    io::{self, Read as _, Write as _},
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    path::Path,
+    time::Instant,
+};
+
+use prost::Message as _;
+
+use super::{
+    owners,
+    wire::{self, Question, Reply, Space},
+};
+
+/// The most names of a folder that are told, and the most bytes they may have together.
+const NAMES_LIMIT: usize = 4_096;
+const NAMES_BYTES_LIMIT: usize = 256 * 1_024;
+/// The most bytes of a file that are told.
+const CONTENT_LIMIT: u64 = 64 * 1_024;
+
+/// Answers questions on standard input, which is the socketpair, until the agent closes its end.
+pub fn child() -> ! {
+    close_all_others();
+    // Whatever goes wrong here ends this child; the agent sees its end and starts another.
+    let ended = serve();
+    std::process::exit(i32::from(ended.is_err()))
+}
+
+fn serve() -> io::Result<()> {
+    // The end of the socket tells of the agent's end too; this is for a child that waits for no question.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let mut socket = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut body = Vec::new();
+    loop {
+        let mut head = [0; 4];
+        match socket.read_exact(&mut head) {
+            Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            read => read?,
+        }
+        let length = wire::body_length(head).ok_or(io::ErrorKind::InvalidData)?;
+        body.resize(length, 0);
+        socket.read_exact(&mut body)?;
+        let question = Question::decode(body.as_slice()).map_err(io::Error::other)?;
+        socket.write_all(&wire::frame(&answer(&question)))?;
+        body.shrink_to(4_096);
+    }
+}
+
+fn answer(question: &Question) -> Reply {
+    if let Ok(title) = CString::new(question.title.as_str()) {
+        // The name is for people and for a later agent; the answer does not depend on it.
+        rustix::thread::set_name(&title).unwrap_or(());
+    }
+    let began = Instant::now();
+    let path = question.paths.first().map_or(&b""[..], Vec::as_slice);
+    let told = match question.kind {
+        wire::STATFS => statfs(path),
+        wire::FOLDER => folder(path),
+        wire::FILE => file(path),
+        wire::OWNERS => Ok(Reply { owners: owners::find(&question.paths, &question.programs), ..Reply::default() }),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    };
+    let took_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let reply = told.unwrap_or_else(|error| Reply {
+        errno: error.raw_os_error().unwrap_or(rustix::io::Errno::NOSYS.raw_os_error()),
+        ..Reply::default()
+    });
+    Reply { took_ns, ..reply }
+}
+
+fn statfs(path: &[u8]) -> io::Result<Reply> {
+    let told = rustix::fs::statvfs(path)?;
+    let space = Space {
+        block_bytes: told.f_bsize,
+        fragment_bytes: told.f_frsize,
+        blocks: told.f_blocks,
+        blocks_free: told.f_bfree,
+        blocks_available: told.f_bavail,
+        inodes: told.f_files,
+        inodes_free: told.f_ffree,
+        name_max: told.f_namemax,
+    };
+    Ok(Reply { space: Some(space), ..Reply::default() })
+}
+
+fn folder(path: &[u8]) -> io::Result<Reply> {
+    let mut reply = Reply::default();
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(Path::new(OsStr::from_bytes(path)))? {
+        let name = entry?.file_name().as_bytes().to_vec();
+        bytes += name.len();
+        if reply.names.len() == NAMES_LIMIT || bytes > NAMES_BYTES_LIMIT {
+            reply.cut = true;
+            break;
+        }
+        reply.names.push(name);
+    }
+    Ok(reply)
+}
+
+fn file(path: &[u8]) -> io::Result<Reply> {
+    let mut content = Vec::new();
+    File::open(Path::new(OsStr::from_bytes(path)))?.take(CONTENT_LIMIT + 1).read_to_end(&mut content)?;
+    let cut = content.len() as u64 > CONTENT_LIMIT;
+    if cut {
+        content.pop();
+    }
+    Ok(Reply { content, cut, ..Reply::default() })
+}
+
+/// A child that never returns from the kernel keeps what it holds open: sockets, locks, deleted files.
+#[expect(unsafe_code, reason = "rustix has no close_range")]
+fn close_all_others() {
+    // SAFETY: nothing in this process owns a descriptor above standard input: it runs before anything opened one.
+    let closed = unsafe { libc::close_range(1, libc::c_uint::MAX, 0) };
+    if closed != 0 {
+        for fd in 1..1_024 {
+            // SAFETY: as above; kernels before 5.9 have no close_range.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_a_file_and_a_filesystem_are_told_or_their_errno() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("opts.json"), b"{}").unwrap();
+        let ask = |kind, path: &Path| answer(&question(kind, path));
+        assert_eq!(ask(wire::FOLDER, place.path()).names, [b"opts.json".to_vec()]);
+        assert_eq!(ask(wire::FILE, &place.path().join("opts.json")).content, b"{}");
+        assert!(ask(wire::STATFS, place.path()).space.unwrap().blocks > 0);
+        assert_eq!(ask(wire::FILE, &place.path().join("none")).errno, libc::ENOENT);
+    }
+
+    #[test]
+    fn a_long_file_is_cut() {
+        let place = tempfile::tempdir().unwrap();
+        let long = place.path().join("long");
+        std::fs::write(&long, vec![b'x'; 100_000]).unwrap();
+        let told = answer(&question(wire::FILE, &long));
+        assert!(told.cut);
+        assert_eq!(told.content.len(), 65_536);
+    }
+
+    fn question(kind: u32, path: &Path) -> Question {
+        Question { kind, paths: vec![path.as_os_str().as_bytes().to_vec()], ..Question::default() }
+    }
+}

@@ -1,0 +1,69 @@
+//! Children that an earlier life of the agent left behind, because what they were asked still hangs.
+//!
+//! Such a child cannot be ended and cannot be heard, but its name tells what it waits for: nobody else is sent there
+//! until it is gone.
+
+use std::path::Path;
+
+use super::{CHILD, Stat};
+
+/// A child of an earlier life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leftover {
+    pid: u32,
+    started_ticks: u64,
+    /// What it calls itself, see `Key::title`.
+    pub(super) title: String,
+}
+
+impl Leftover {
+    /// True while it is still there.
+    pub(super) fn is_there(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.started_ticks == self.started_ticks && stat.state != b'Z')
+    }
+}
+
+/// Searches all processes for orphans of an agent.
+pub(super) fn find() -> Vec<Leftover> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| {
+            // The name first: a process whose memory is locked lets nobody read its arguments.
+            let title = std::fs::read_to_string(file(pid, "comm")).ok()?.trim_end().to_owned();
+            let arguments = title.strip_prefix("probe-").and_then(|_| std::fs::read(file(pid, "cmdline")).ok())?;
+            let stat = stat(pid)?;
+            is_orphan(&arguments, stat.parent).then_some(Leftover { pid, started_ticks: stat.started_ticks, title })
+        })
+        .collect()
+}
+
+/// A child's second argument is the agent that started it; an orphan has another parent.
+fn is_orphan(arguments: &[u8], parent: u32) -> bool {
+    let mut arguments = arguments.split(|b| *b == 0).skip(1);
+    arguments.next() == Some(CHILD.as_bytes())
+        && arguments
+            .next()
+            .and_then(|pid| std::str::from_utf8(pid).ok()?.parse::<u32>().ok())
+            .is_some_and(|agent| agent != parent)
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    Stat::parse(&std::fs::read(file(pid, "stat")).ok()?)
+}
+
+fn file(pid: u32, name: &str) -> std::path::PathBuf {
+    Path::new("/proc").join(pid.to_string()).join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_of_a_living_agent_is_no_orphan() {
+        assert!(is_orphan(b"/proc/self/exe\0probe-child\x004711\0", 1));
+        assert!(!is_orphan(b"/proc/self/exe\0probe-child\x004711\0", 4_711));
+        assert!(!is_orphan(b"vi\0probe-child.rs\0", 1));
+    }
+}
