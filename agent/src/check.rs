@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 pub async fn look(config: EyesConfig) -> Snapshot {
     let board = Board::default();
     let stop = CancellationToken::new();
-    let (_reporter, reports) = watch::channel(false);
+    let (_reporter, reports) = watch::channel(true);
     let config = EyesConfig { cache_dir: None, ..config };
     let eyes = start_eyes(Arc::new(config), &board, &stop, reports);
     let mut watch = board.watch();

@@ -21,11 +21,12 @@ use tokio::{
 
 use crate::{
     board::Board,
-    collect::readings,
+    collect::{Eyes, host, readings},
     config::{AgentConfig, EyesConfig},
     expose::{Own, expose},
     footprint,
     identity::Identity,
+    probe::Probes,
     session::{self, Stands, Voice},
 };
 
@@ -119,12 +120,15 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Fai
 
 /// Starts every collector: the one place that knows them all.
 pub(crate) fn start_eyes(
-    _config: Arc<EyesConfig>,
-    _board: &Board,
-    _stop: &CancellationToken,
+    config: Arc<EyesConfig>,
+    board: &Board,
+    stop: &CancellationToken,
     _swarm_reporter: watch::Receiver<bool>,
 ) -> JoinSet<()> {
-    JoinSet::new()
+    let eyes = Eyes { config, board: board.clone(), probes: Probes::start(), stop: stop.clone() };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(host::run(eyes));
+    tasks
 }
 
 /// Turns the agent's own readings into what samples carry.
