@@ -261,7 +261,7 @@ async fn enrolled(folder: &Path, started: &Started, channel: Channel) -> Result<
     }
     let request = pb::CreateTokenRequest { role: "agent".into(), ttl_ms: 300_000, uses: 1 };
     let made = AdminClient::new(channel).create_token(request).await.map_err(|status| refused(&status))?.into_inner();
-    let token_file = data_dir::unique_beside(&folder.join("join-token"));
+    let token_file = folder.join("join-token");
     data_dir::replace(&token_file, made.token.as_bytes(), 0o600).map_err(|error| data_dir::unusable(&token_file, &error))?;
     let config = EnrollConfig { data_dir, token_file: token_file.clone(), coordinator: started.listen.to_string(), name: None };
     let enrolled = enroll(&config).await;
