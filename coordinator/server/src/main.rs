@@ -94,11 +94,15 @@ fn serve(args: RunArgs, file: Option<PathBuf>) -> Result<(), Failure> {
     let args = args.or(file);
     let config = args.serve_config()?;
     log::start(args.log_format.unwrap_or_default());
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
         let stop = shutdown::on_signal().map_err(|error| no_runtime(&error))?;
         let (started, _) = oneshot::channel();
         run(config, stop, started).await
-    })
+    });
+    // A write that hangs on a dead disk must not keep the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -32,6 +32,9 @@ const MAX_SAMPLE_BYTES: usize = mainstay_proto::MAX_MESSAGE_BYTES;
 /// Largest message from anybody else.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
+/// How long parts may take to end: SIGTERM ends the whole within 5 s.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Where a replica serves, once it does.
 #[derive(Clone, Debug)]
 pub struct Started {
@@ -135,7 +138,10 @@ pub async fn run(
     };
     ready::stopping();
     shared_stop.cancel();
-    while tasks.join_next().await.is_some() {}
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+        tracing::warn!("not everything ended in time; what was answered is on disk");
+    }
     tracing::info!("stopped");
     served.map_err(|error| Failure::new(ExitCode::Failed, "the server ended", error.to_string(), "start it again"))
 }
