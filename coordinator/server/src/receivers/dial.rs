@@ -141,11 +141,18 @@ fn tls_words(error: &rustls::Error) -> String {
         Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
             "its certificate is not valid yet (or this machine's clock is behind)".into()
         }
+        // Behind `Other` is webpki's error, which rustls does not show in any other way.
+        Error::InvalidCertificate(Bad::Other(other)) if other.to_string() == "CaUsedAsEndEntity" => {
+            "its certificate is a CA's own, as self-signed ones often are: let a CA sign one for the server".into()
+        }
         Error::InvalidCertificate(bad) => {
             format!("its certificate is not usable: {}", Shown::new(&format!("{bad:?}")).cut(120))
         }
         Error::PeerIncompatible(_) | Error::AlertReceived(Alert::ProtocolVersion) => {
             "it speaks no TLS that is still safe: it needs 1.3, or 1.2 with ECDHE and AES-GCM or ChaCha20".into()
+        }
+        Error::AlertReceived(Alert::HandshakeFailure) => {
+            "it refuses the TLS handshake: no cipher suite in common, or it wants a client certificate".into()
         }
         Error::AlertReceived(alert) => format!("it refuses the TLS handshake ({alert:?})"),
         Error::InvalidMessage(_) => "it does not speak TLS (plain http?)".into(),

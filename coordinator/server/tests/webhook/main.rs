@@ -279,9 +279,13 @@ async fn a_ca_of_ones_own_counts_and_others_do_not() {
 async fn a_certificate_must_fit() {
     let authority = Authority::new();
     let versions = &[&rustls::version::TLS13];
+    let ca = |params: &mut rcgen::CertificateParams| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    };
     let expired = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     for (tls, ending) in [
         (authority.serves("other.example"), "its certificate is for another name"),
+        (authority.serves_with("chat.example", versions, ca), "let a CA sign one for the server"),
         (authority.serves_with("chat.example", versions, expired), "expired (or this machine's clock is ahead)"),
     ] {
         let receiver = Receiver::answers_tls(tls, "HTTP/1.1 200 OK\r\n\r\n").await;
