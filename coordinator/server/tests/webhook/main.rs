@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// Longer than anything here takes; only a defect meets it.
-const AGES: Duration = Duration::from_secs(30);
+const AGES: Duration = Duration::from_secs(15);
 const SECRET: &str = "T0/s3cret";
 
 #[tokio::test]
@@ -211,6 +211,16 @@ async fn endless_headers_are_cut() {
         let reason = again(send(&hasty(), &receiver).await);
         assert!(reason.ends_with(ending), "{start:?} {more:?}: {reason}");
     }
+}
+
+#[tokio::test]
+async fn a_head_has_its_size() {
+    let head = |bytes| format!("HTTP/1.1 200 OK\r\nX-Long: {}\r\n\r\n", "x".repeat(bytes));
+    let receiver = Receiver::answers(head(12 * 1024)).await;
+    assert_eq!(send(&patient(), &receiver).await, Answer::Delivered { status: 200 });
+    let receiver = Receiver::answers(head(20 * 1024)).await;
+    let reason = again(send(&patient(), &receiver).await);
+    assert!(reason.ends_with("its answer has more than 16 KiB of headers, or too many"), "{reason}");
 }
 
 #[tokio::test]
@@ -483,10 +493,11 @@ async fn send_to(client: &Client, url: &str) -> Answer {
     send_by(client, Webhook::at(url, true).unwrap()).await
 }
 
-/// Every answer of every test is looked through for the URL's secret.
+/// Every attempt of every test ends, and its answer is looked through for the URL's secret.
 async fn send_by(client: &Client, webhook: Webhook) -> Answer {
     let key = IdempotencyKey::of("fs.space/n1//@0#fired");
-    let answer = Declared::Webhook(webhook).send(client, &Message { key: &key, json: b"{}" }).await;
+    let (webhook, message) = (Declared::Webhook(webhook), Message { key: &key, json: b"{}" });
+    let answer = timeout(AGES, webhook.send(client, &message)).await.expect("every attempt ends");
     assert!(!format!("{answer:?}").contains("s3cret"), "{answer:?}");
     answer
 }
