@@ -38,6 +38,8 @@ pub struct EyesConfig {
     pub proc_root: PathBuf,
     /// See `proc_root`.
     pub sys_root: PathBuf,
+    /// This program, which is executed again for children; another one that contains the agent only in tests.
+    pub program: PathBuf,
     /// Directory for what should outlive a restart (measured volumes); `None` in `check`.
     pub cache_dir: Option<PathBuf>,
     /// Probe what autofs mounted.
@@ -59,6 +61,7 @@ impl Default for EyesConfig {
             docker_socket: "/var/run/docker.sock".into(),
             proc_root: "/proc".into(),
             sys_root: "/sys".into(),
+            program: "/proc/self/exe".into(),
             cache_dir: None,
             probe_automounts: false,
             expect_mounts: Vec::new(),
@@ -174,6 +177,7 @@ impl Given {
                 volume_every: self.volume_every.unwrap_or(eyes.volume_every),
                 proc_root: eyes.proc_root,
                 sys_root: eyes.sys_root,
+                program: eyes.program,
             },
             data_dir,
             metrics: self.metrics.or(default.metrics),

@@ -32,6 +32,10 @@ pub struct Entry {
     /// The filesystem itself is read-only. Mount options also say so where only this view of it is, as under
     /// `ProtectSystem=strict`.
     pub readonly: bool,
+    /// The user who mounted it, where it is FUSE; the kernel lets nobody else look, not even root.
+    pub fuse_user: Option<u32>,
+    /// Unless the mount allows it.
+    pub allow_other: bool,
 }
 
 /// Reads one line; `None` where it is not a mount line.
@@ -48,8 +52,11 @@ pub fn parse(line: &[u8]) -> Option<Entry> {
     let mut rest = fields.skip(1).skip_while(|field| *field != b"-").skip(1);
     let fs = String::from_utf8_lossy(&unescape(rest.next()?)).into_owned();
     let source = unescape(rest.next()?);
-    let readonly = rest.next()?.split(|b| *b == b',').any(|option| option == b"ro");
-    Some(Entry { id, parent, device, root, path, fs, source, readonly })
+    let options: Vec<&[u8]> = rest.next()?.split(|b| *b == b',').collect();
+    let readonly = options.contains(&&b"ro"[..]);
+    let allow_other = options.contains(&&b"allow_other"[..]);
+    let fuse_user = options.iter().find_map(|option| number(option.strip_prefix(b"user_id=")?));
+    Some(Entry { id, parent, device, root, path, fs, source, readonly, fuse_user, allow_other })
 }
 
 fn number(digits: &[u8]) -> Option<u32> {
@@ -175,6 +182,8 @@ pub struct Mounts {
     pub disks_left_out: u64,
     /// Network and FUSE mounts beyond the limit.
     pub network_left_out: u64,
+    /// Where anything else is mounted, outside the container engine's own place.
+    pub others: BTreeSet<Vec<u8>>,
 }
 
 impl Mounts {
@@ -204,7 +213,21 @@ impl Mounts {
         }
         mounts.disks_left_out = cap(&mut mounts.disks);
         mounts.network_left_out = cap(&mut mounts.network);
+        let others = entries.into_iter().map(|entry| entry.path);
+        let others = others.filter(|path| !is_at_or_below(path, engine_root) && !mounts.lists(path));
+        mounts.others = others.collect();
         mounts
+    }
+
+    /// True where something is mounted at this very place.
+    #[must_use]
+    pub fn is_mounted(&self, path: &[u8]) -> bool {
+        self.others.contains(path) || self.lists(path)
+    }
+
+    fn lists(&self, path: &[u8]) -> bool {
+        let at = |m: &Mounted| m.entry.path == path || m.aliases.iter().any(|alias| alias == path);
+        self.disks.iter().chain(&self.network).any(at)
     }
 }
 
@@ -315,6 +338,7 @@ mod tests {
         assert_eq!(entry.path, b"/mnt/my disk\\\nx");
         assert_eq!(entry.source, b"r:#");
         assert_eq!((entry.fs.as_str(), entry.device, entry.readonly), ("fuse.rclone", (0, 52), false));
+        assert_eq!((entry.fuse_user, entry.allow_other), (Some(0), false));
         assert_eq!(parse(b"36 25 0:52 / - rw - ext4 /dev/vda ro").unwrap().path, b"-");
         assert_eq!(parse(b"36 25 0:52 / /mnt rw shared:7"), None);
     }
@@ -345,6 +369,9 @@ mod tests {
         assert_eq!(of("/data").aliases, [b"/srv/data".to_vec(), b"/var/lib/docker/volumes/d/_data".to_vec()]);
         assert!(of("/mnt/auto/home").automounted);
         assert!(of("/mnt/old").shadowed && !of("/mnt/media").shadowed);
+        assert!(of("/mnt/media").entry.allow_other);
+        assert!(mounts.is_mounted(b"/srv/data") && mounts.is_mounted(b"/snap/core/1") && !mounts.is_mounted(b"/mnt"));
+        assert!(!mounts.is_mounted(b"/var/lib/docker/overlay2/abc/merged"), "the engine's own are not worth a list");
     }
 
     #[test]
@@ -360,6 +387,7 @@ mod tests {
         let text: String = (10..700).map(|n| format!("{n} 1 0:{n} / /m{n} rw - nfs s:/{n} rw\n")).collect();
         let mounts = Mounts::of(text.as_bytes(), b"/d");
         assert_eq!((mounts.network.len(), mounts.network_left_out), (512, 178));
+        assert!(mounts.is_mounted(b"/m699"), "what is not listed is not gone");
     }
 
     proptest! {

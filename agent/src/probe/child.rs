@@ -4,12 +4,16 @@ use std::{
     ffi::{CString, OsStr},
     fs::File,
     io::{self, Read as _, Write as _},
-    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::Path,
     time::Instant,
 };
 
 use prost::Message as _;
+use rustix::fs::{Mode, OFlags};
 
 use super::{
     owners,
@@ -72,8 +76,10 @@ fn answer(question: &Question) -> Reply {
     Reply { took_ns, ..reply }
 }
 
+/// The place is held while it is asked, so that the mount that answered can be named.
 fn statfs(path: &[u8]) -> io::Result<Reply> {
-    let told = rustix::fs::statvfs(path)?;
+    let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let told = rustix::fs::fstatvfs(&place)?;
     let space = Space {
         block_bytes: told.f_bsize,
         fragment_bytes: told.f_frsize,
@@ -83,8 +89,17 @@ fn statfs(path: &[u8]) -> io::Result<Reply> {
         inodes: told.f_files,
         inodes_free: told.f_ffree,
         name_max: told.f_namemax,
+        mount_id: mount_id(&place).unwrap_or(0),
     };
     Ok(Reply { space: Some(space), ..Reply::default() })
+}
+
+/// The kernel knows it without asking the filesystem, which `statx` would.
+fn mount_id(place: &OwnedFd) -> Option<u32> {
+    let mut told = [0; 256];
+    let length = File::open(format!("/proc/self/fdinfo/{}", place.as_raw_fd())).ok()?.read(&mut told).ok()?;
+    let line = std::str::from_utf8(&told[..length]).ok()?.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    line.trim().parse().ok()
 }
 
 fn folder(path: &[u8]) -> io::Result<Reply> {
@@ -136,7 +151,8 @@ mod tests {
         let ask = |kind, path: &Path| answer(&question(kind, path));
         assert_eq!(ask(wire::FOLDER, place.path()).names, [b"opts.json".to_vec()]);
         assert_eq!(ask(wire::FILE, &place.path().join("opts.json")).content, b"{}");
-        assert!(ask(wire::STATFS, place.path()).space.unwrap().blocks > 0);
+        let space = ask(wire::STATFS, place.path()).space.unwrap();
+        assert!(space.blocks > 0 && space.mount_id > 0);
         assert_eq!(ask(wire::FILE, &place.path().join("none")).errno, libc::ENOENT);
     }
 

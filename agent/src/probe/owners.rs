@@ -7,8 +7,18 @@ use std::path::Path;
 use super::wire::Owner;
 
 /// Flags whose values the agent needs; also read from `RCLONE_*` variables.
-const KEPT: [&str; 9] =
-    ["rc", "rc-addr", "rc-user", "rc-pass", "rc-no-auth", "rc-htpasswd", "rc-cert", "vfs-cache-mode", "dir-cache-time"];
+const KEPT: [&str; 10] = [
+    "rc",
+    "rc-addr",
+    "rc-baseurl",
+    "rc-user",
+    "rc-pass",
+    "rc-no-auth",
+    "rc-htpasswd",
+    "rc-cert",
+    "vfs-cache-mode",
+    "dir-cache-time",
+];
 /// The longest command line or environment that is looked at.
 const TEXT_LIMIT: u64 = 128 * 1_024;
 
@@ -37,7 +47,14 @@ fn owner(pid: u32, cmdline: &[u8], mountpoint: &[u8]) -> Option<Owner> {
         started_ticks: stat.started_ticks,
         unit: unit(&cgroup).unwrap_or_default(),
         flags: flags(cmdline, &environment),
+        uid: uid(&read(pid, "status")?)?,
     })
+}
+
+/// The user whose rights a process has: the second of the four in its `/proc/PID/status`.
+fn uid(status: &[u8]) -> Option<u32> {
+    let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn read(pid: u32, name: &str) -> Option<Vec<u8>> {
@@ -144,6 +161,12 @@ mod tests {
     fn a_unit_is_the_last_name_of_its_cgroup() {
         assert_eq!(unit(b"0::/system.slice/rclone-data.service\n").as_deref(), Some("rclone-data.service"));
         assert_eq!(unit(b"9:name=systemd:/\n8:pids:/\n"), None);
+    }
+
+    #[test]
+    fn the_user_is_the_one_whose_rights_count() {
+        assert_eq!(uid(b"Name:\tx\nUid:\t1000\t33\t1000\t33\nGid:\t1 2 3 4\n"), Some(33));
+        assert_eq!(uid(b"Name:\tx\n"), None);
     }
 
     #[test]

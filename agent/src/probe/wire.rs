@@ -74,6 +74,9 @@ pub struct Space {
     /// The longest file name.
     #[prost(uint64, tag = "8")]
     pub name_max: u64,
+    /// The id of the mount that answered; 0 where the kernel did not tell. The path may lead to another one since.
+    #[prost(uint32, tag = "9")]
+    pub mount_id: u32,
 }
 
 impl Space {
@@ -121,6 +124,9 @@ pub struct Owner {
     /// the flag's name. May hold a password: never show it.
     #[prost(string, repeated, tag = "5")]
     pub flags: Vec<String>,
+    /// The user it runs as. Anyone may start a program with such arguments; only the mounting user's is believed.
+    #[prost(uint32, tag = "6")]
+    pub uid: u32,
 }
 
 impl Owner {
