@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     board::Board,
-    collect::{Eyes, host, readings},
+    collect::{Eyes, disk, host, listing, readings},
     config::{AgentConfig, EyesConfig},
     expose::{Own, expose},
     footprint,
@@ -125,8 +125,11 @@ pub(crate) fn start_eyes(
     stop: &CancellationToken,
     _swarm_reporter: watch::Receiver<bool>,
 ) -> JoinSet<()> {
-    let eyes = Eyes { config, board: board.clone(), probes: Probes::start(), stop: stop.clone() };
+    let probes = Probes::start_program(&config.program);
+    let eyes = Eyes { config, board: board.clone(), probes, stop: stop.clone() };
     let mut tasks = JoinSet::new();
+    let listing = listing::follow(&eyes, &mut tasks);
+    tasks.spawn(disk::run(eyes.clone(), listing));
     tasks.spawn(host::run(eyes));
     tasks
 }

@@ -3,7 +3,9 @@
 //! A collector never waits for another. What blocks without being able to hang (procfs, sysfs, cgroup files) runs on
 //! the blocking pool under [`within`]; what can hang is asked by a child.
 
+pub mod disk;
 pub mod host;
+pub mod listing;
 pub mod mountinfo;
 
 use std::{
@@ -79,6 +81,14 @@ struct Free(Arc<AtomicBool>);
 impl Drop for Free {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Waits for a moment that may not be set: then for ever.
+pub(crate) async fn sleep_until_some(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use mainstay_agent::{
     board::Board,
-    config::AgentConfig,
+    config::{AgentConfig, EyesConfig},
     enroll::{EnrollConfig, enroll},
     identity::Identity,
     run,
@@ -156,10 +156,11 @@ async fn running_ends_soon_after_it_is_told() {
     let folder = TempDir::new().unwrap();
     join(&replica, folder.path()).await.unwrap();
     let stop = CancellationToken::new();
-    let config = AgentConfig { data_dir: folder.path().to_owned(), announce: false, ..AgentConfig::default() };
+    let eyes = EyesConfig { program: env!("CARGO_BIN_EXE_mainstay-agent").into(), ..EyesConfig::default() };
+    let config = AgentConfig { data_dir: folder.path().to_owned(), announce: false, eyes, ..AgentConfig::default() };
     let running = tokio::spawn(run::run(config, stop.clone()));
     wait(&mut replica.hellos.subscribe(), |hellos| *hellos == 1).await;
-    assert_eq!(samples(&replica, 1).await[0].host, None, "what was not read is not told");
+    assert!(samples(&replica, 1).await[0].host.is_some(), "the first sample waits for the first readings");
     stop.cancel();
     timeout(Duration::from_secs(5), running).await.unwrap().unwrap().unwrap();
 }
