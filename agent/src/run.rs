@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     board::Board,
-    collect::{Eyes, disk, host, listing, readings},
+    collect::{Eyes, container, disk, engine, host, listing, readings},
     config::{AgentConfig, EyesConfig},
     expose::{Own, expose},
     footprint,
@@ -130,7 +130,10 @@ pub(crate) fn start_eyes(
     let mut tasks = JoinSet::new();
     let listing = listing::follow(&eyes, &mut tasks);
     tasks.spawn(disk::run(eyes.clone(), listing));
-    tasks.spawn(host::run(eyes));
+    tasks.spawn(host::run(eyes.clone()));
+    let (hub, link, lists) = engine::Hub::new(eyes.clone());
+    tasks.spawn(hub.run());
+    tasks.spawn(container::run(eyes, link, lists));
     tasks
 }
 

@@ -3,7 +3,9 @@
 //! A collector never waits for another. What blocks without being able to hang (procfs, sysfs, cgroup files) runs on
 //! the blocking pool under [`within`]; what can hang is asked by a child.
 
+pub mod container;
 pub mod disk;
+pub mod engine;
 pub mod host;
 pub mod listing;
 pub mod mountinfo;
