@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     board::Board,
-    collect::{Eyes, container, disk, engine, host, listing, readings},
+    collect::{Eyes, container, disk, engine, host, listing, readings, swarm},
     config::{AgentConfig, EyesConfig},
     expose::{Own, expose},
     footprint,
@@ -123,7 +123,7 @@ pub(crate) fn start_eyes(
     config: Arc<EyesConfig>,
     board: &Board,
     stop: &CancellationToken,
-    _swarm_reporter: watch::Receiver<bool>,
+    swarm_reporter: watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let probes = Probes::start_program(&config.program);
     let eyes = Eyes { config, board: board.clone(), probes, stop: stop.clone() };
@@ -133,7 +133,8 @@ pub(crate) fn start_eyes(
     tasks.spawn(host::run(eyes.clone()));
     let (hub, link, lists) = engine::Hub::new(eyes.clone());
     tasks.spawn(hub.run());
-    tasks.spawn(container::run(eyes, link, lists));
+    tasks.spawn(container::run(eyes.clone(), link.clone(), lists));
+    tasks.spawn(swarm::run(eyes, link, swarm_reporter));
     tasks
 }
 

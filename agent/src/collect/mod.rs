@@ -9,6 +9,7 @@ pub mod engine;
 pub mod host;
 pub mod listing;
 pub mod mountinfo;
+pub mod swarm;
 
 use std::{
     sync::{

@@ -7,6 +7,7 @@ use mainstay_common::{
 };
 
 use super::listed::health_while;
+use crate::collect::engine::moment;
 
 /// What only an inspection tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +59,6 @@ impl From<&ContainerInspectResponse> for Inspected {
     }
 }
 
-/// A moment as the engine writes it; "never" is the year 1.
-fn moment(text: &str) -> Option<Timestamp> {
-    let at = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
-    (at > 0).then_some(Timestamp(at))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,13 +83,5 @@ mod tests {
     fn nothing_told_is_nothing_known() {
         let bare = Inspected::from(&ContainerInspectResponse::default());
         assert_eq!((bare.state, bare.restarts, bare.pid), (ContainerState::Unknown, None, None));
-    }
-
-    #[test]
-    fn the_year_1_is_never() {
-        assert_eq!(moment("0001-01-01T00:00:00Z"), None);
-        assert_eq!(moment("2023-11-14T22:13:20.123456789Z"), Some(Timestamp(1_700_000_000_123)));
-        assert_eq!(moment("2023-11-14T23:13:20.123+01:00"), Some(Timestamp(1_700_000_000_123)));
-        assert_eq!(moment("soon"), None);
     }
 }

@@ -215,11 +215,9 @@ impl Hub {
         if change.state {
             tracing::info!(version = %Shown::new(&info.version), "the container engine answers");
         }
-        let known = |session: &Session| session.number == self.sessions && *session.info == info;
-        if !self.session.borrow().as_ref().is_some_and(known) {
-            let session = Session { number: self.sessions, client: client.clone(), info: Arc::new(info) };
-            self.session.send_replace(Some(session));
-        }
+        let session =
+            Session { number: self.sessions, client: client.clone(), info: Arc::new(info), informed_at: now() };
+        self.session.send_replace(Some(session));
     }
 
     fn listed(&self, after: u64, containers: Vec<ContainerSummary>) {

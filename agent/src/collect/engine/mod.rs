@@ -14,7 +14,7 @@ mod transport;
 use std::sync::Arc;
 
 use bollard::models::ContainerSummary;
-use mainstay_common::state::EngineState;
+use mainstay_common::{Timestamp, state::EngineState};
 use tokio::sync::{Notify, broadcast, watch};
 
 pub use client::{Client, Failure};
@@ -34,6 +34,8 @@ pub struct Session {
     pub client: Client,
     /// What the engine says of itself.
     pub info: Arc<Info>,
+    /// When it said so.
+    pub informed_at: Timestamp,
 }
 
 /// All containers that there are, as the engine lists them.
@@ -133,6 +135,12 @@ pub(super) fn put_known(board: &Board, urgent: bool, change: impl FnOnce(&mut Sn
     }
 }
 
+/// A moment as the engine writes it; "never" is the year 1.
+pub(super) fn moment(text: &str) -> Option<Timestamp> {
+    let at = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+    (at > 0).then_some(Timestamp(at))
+}
+
 #[cfg(test)]
 mod tests {
     use mainstay_proto::v1 as pb;
@@ -150,5 +158,13 @@ mod tests {
         put_known(&board, true, |snapshot| snapshot.containers = Some(Arc::default()));
         assert!(known(&board));
         assert_eq!(board.read().urgent, 1);
+    }
+
+    #[test]
+    fn the_year_1_is_never() {
+        assert_eq!(moment("0001-01-01T00:00:00Z"), None);
+        assert_eq!(moment("2023-11-14T22:13:20.123456789Z"), Some(Timestamp(1_700_000_000_123)));
+        assert_eq!(moment("2023-11-14T23:13:20.123+01:00"), Some(Timestamp(1_700_000_000_123)));
+        assert_eq!(moment("soon"), None);
     }
 }
