@@ -9,6 +9,7 @@ mod identity;
 mod ingest;
 pub mod init;
 mod log;
+pub mod raft;
 pub mod receivers;
 mod run;
 mod store;

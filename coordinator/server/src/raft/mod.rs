@@ -1,0 +1,3 @@
+//! The replicated log. So far its floor: where entries and checkpoints are kept.
+
+pub mod store;

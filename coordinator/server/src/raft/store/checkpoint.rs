@@ -1,0 +1,300 @@
+//! Checkpoints: all of the state at one index, as a file that proves itself whole.
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Identity,
+    disk::{Disk, DiskFile as _},
+    error::{Damage, OpenError},
+    identity::{self, Kind},
+    layout::{Fields, length_u32},
+    log::Position,
+    sector::SECTOR,
+};
+
+/// Bytes of a section that stand under one checksum.
+const CHUNK: usize = 256 << 10;
+/// Bytes before a block's content: kind, length, checksum.
+const BLOCK_HEADER: usize = 9;
+/// A checkpoint that this replica made, or adopted.
+const PREFIX: &str = "checkpoint-";
+/// One that came from elsewhere, until a record of the log says that it counts.
+const RECEIVED: &str = "received-";
+
+/// The name of a checkpoint's file.
+pub(super) fn file(index: u64) -> String {
+    format!("{PREFIX}{index:020}")
+}
+
+/// The name of a checkpoint that does not count yet.
+pub(super) fn received(index: u64) -> String {
+    format!("{RECEIVED}{index:020}")
+}
+
+/// The index of the checkpoint with this name.
+pub(super) fn index(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(PREFIX).filter(|digits| digits.len() == 20)?;
+    digits.parse().ok()
+}
+
+/// The index of the checkpoint with this name that does not count yet.
+pub(super) fn received_index(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(RECEIVED).filter(|digits| digits.len() == 20)?;
+    digits.parse().ok()
+}
+
+/// Who decides: Raft's configuration, which lives in checkpoints only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfState {
+    /// Replicas that vote.
+    pub voters: Vec<u64>,
+    /// Replicas that only follow.
+    pub learners: Vec<u64>,
+    /// While the group changes: the voters before.
+    pub voters_outgoing: Vec<u64>,
+    /// While the group changes: voters that will be learners.
+    pub learners_next: Vec<u64>,
+    /// The change ends by itself.
+    pub auto_leave: bool,
+}
+
+/// A part of a checkpoint. Its bytes mean nothing to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// The concept that it belongs to.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// All of the state at one index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The last entry that is in it.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// Who decides, as of that entry.
+    pub conf_state: ConfState,
+    /// The state, in the order in which it was given.
+    pub sections: Vec<Section>,
+}
+
+impl Checkpoint {
+    /// The first one of a cluster: as if an entry at index 1 in term 1 had made `replica` its only voter. A log that
+    /// begins at 1 would let a fresh replica replay changes of members on to no members at all.
+    #[must_use]
+    pub fn bootstrap(replica: u64, sections: Vec<Section>) -> Self {
+        let conf_state = ConfState { voters: vec![replica], ..ConfState::default() };
+        Self { index: 1, term: 1, conf_state, sections }
+    }
+
+    /// Its place in the log.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { index: self.index, term: self.term }
+    }
+
+    /// Writes it into an empty file.
+    pub(super) fn write<D: Disk>(&self, identity: &Identity, file: &D::File) -> std::io::Result<()> {
+        let own: Vec<u8> = [self.index, self.term].into_iter().flat_map(u64::to_le_bytes).collect();
+        // Without the replica: the same checkpoint is the same file everywhere.
+        let head = identity::head(Kind::Checkpoint, &Identity { replica: 0, ..identity.clone() }, &own);
+        let mut out = Writer::<D> { file, offset: 0, sha256: Sha256::new() };
+        out.put(&head)?;
+        out.block(Block::ConfState, &conf_state_bytes(&self.conf_state))?;
+        for section in &self.sections {
+            out.block(Block::Section, section.name.as_bytes())?;
+            for chunk in section.bytes.chunks(CHUNK) {
+                out.block(Block::Chunk, chunk)?;
+            }
+        }
+        let mut trailer = out.offset.to_le_bytes().to_vec();
+        trailer.extend_from_slice(&out.sha256.clone().finalize());
+        out.block(Block::Trailer, &trailer)
+    }
+
+    /// Reads the content of `file`.
+    pub(super) fn read(identity: &Identity, file: &str, bytes: &[u8]) -> Result<Self, OpenError> {
+        let (found, mut own) = identity::read_head(Kind::Checkpoint, file, bytes)?;
+        let expected = Identity { replica: 0, ..identity.clone() };
+        if found != expected {
+            return Err(OpenError::Foreign { file: file.to_owned(), found, expected });
+        }
+        let damaged = |offset, why| Damage::new(file, offset, why);
+        let nonsense = |offset| damaged(offset, "it is intact, but makes no sense");
+        let (index, term) = own.u64().zip(own.u64()).ok_or_else(|| nonsense(0))?;
+        let mut checkpoint = Self { index, term, ..Self::default() };
+        let mut offset = SECTOR;
+        loop {
+            let (block, content) = read_block(bytes, offset).map_err(|why| damaged(offset, why))?;
+            let end = offset + BLOCK_HEADER + content.len();
+            let known = match block {
+                Block::ConfState => conf_state(content).map(|conf_state| checkpoint.conf_state = conf_state),
+                Block::Section => String::from_utf8(content.to_vec())
+                    .ok()
+                    .map(|name| checkpoint.sections.push(Section { name, bytes: Vec::new() })),
+                Block::Chunk => checkpoint.sections.last_mut().map(|section| section.bytes.extend_from_slice(content)),
+                Block::Trailer => {
+                    let whole = &bytes[..offset];
+                    let proof = [(offset as u64).to_le_bytes().as_slice(), &Sha256::digest(whole)].concat();
+                    if content != proof {
+                        return Err(damaged(offset, "it is not what its trailer says").into());
+                    }
+                    if end != bytes.len() {
+                        return Err(damaged(end, "something stands behind its end").into());
+                    }
+                    return Ok(checkpoint);
+                }
+            };
+            known.ok_or_else(|| nonsense(offset))?;
+            offset = end;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    ConfState = 1,
+    Section = 2,
+    Chunk = 3,
+    Trailer = 4,
+}
+
+struct Writer<'a, D: Disk> {
+    file: &'a D::File,
+    offset: u64,
+    sha256: Sha256,
+}
+
+impl<D: Disk> Writer<'_, D> {
+    fn block(&mut self, block: Block, content: &[u8]) -> std::io::Result<()> {
+        let mut bytes = Vec::with_capacity(BLOCK_HEADER + content.len());
+        bytes.push(block as u8);
+        bytes.extend_from_slice(&length_u32(content.len()).to_le_bytes());
+        bytes.extend_from_slice(&block_checksum(self.offset, block as u8, content).to_le_bytes());
+        bytes.extend_from_slice(content);
+        self.put(&bytes)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_at(self.offset, bytes)?;
+        self.sha256.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn read_block(bytes: &[u8], offset: usize) -> Result<(Block, &[u8]), &'static str> {
+    let mut fields = Fields(bytes.get(offset..).unwrap_or_default());
+    let header = (|| Some((fields.u8()?, fields.length()?, fields.u32()?)))();
+    let (kind, length, crc) = header.ok_or("it ends before its trailer")?;
+    let content = fields.take(length).ok_or("it ends within a block, or that block's length was changed")?;
+    if crc != block_checksum(offset as u64, kind, content) {
+        return Err("a block fails its checksum");
+    }
+    let block =
+        [Block::ConfState, Block::Section, Block::Chunk, Block::Trailer].into_iter().find(|known| *known as u8 == kind);
+    block.map(|block| (block, content)).ok_or("a block is of an unknown kind")
+}
+
+fn block_checksum(offset: u64, kind: u8, content: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&offset.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(crc, &[kind]), content)
+}
+
+fn conf_state_bytes(conf_state: &ConfState) -> Vec<u8> {
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
+    let mut bytes = vec![u8::from(*auto_leave)];
+    for replicas in [voters, learners, voters_outgoing, learners_next] {
+        bytes.extend_from_slice(&length_u32(replicas.len()).to_le_bytes());
+        bytes.extend(replicas.iter().flat_map(|replica| replica.to_le_bytes()));
+    }
+    bytes
+}
+
+fn conf_state(bytes: &[u8]) -> Option<ConfState> {
+    let mut fields = Fields(bytes);
+    let auto_leave = match fields.u8()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let mut replicas = || {
+        let count = fields.length()?;
+        (0..count).map(|_| fields.u64()).collect::<Option<Vec<_>>>()
+    };
+    let (voters, learners) = (replicas()?, replicas()?);
+    let (voters_outgoing, learners_next) = (replicas()?, replicas()?);
+    fields.0.is_empty().then_some(ConfState { voters, learners, voters_outgoing, learners_next, auto_leave })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::store::disk::{faulty::FaultyDisk, read_whole};
+
+    #[test]
+    fn a_checkpoint_reads_back() {
+        for checkpoint in [Checkpoint::default(), Checkpoint::bootstrap(7, vec![]), large()] {
+            assert_eq!(Checkpoint::read(&identity(), "f", &bytes(&checkpoint)).unwrap(), checkpoint);
+        }
+    }
+
+    #[test]
+    fn the_same_checkpoint_is_the_same_file_on_every_replica() {
+        let disk = FaultyDisk::new(1);
+        let other = Identity { replica: 2, ..identity() };
+        large().write::<FaultyDisk>(&other, &disk.create("f").unwrap()).unwrap();
+        assert_eq!(read_whole(&disk, "f").unwrap(), bytes(&large()));
+        let foreign = Identity { generation: 2, ..identity() };
+        assert!(matches!(Checkpoint::read(&foreign, "f", &bytes(&large())), Err(OpenError::Foreign { .. })));
+    }
+
+    #[test]
+    fn nothing_may_be_missing_changed_or_added() {
+        let checkpoint = Checkpoint::bootstrap(1, vec![Section { name: "node".into(), bytes: vec![0; 700] }]);
+        let whole = bytes(&checkpoint);
+        let refused = |bytes: &[u8]| matches!(Checkpoint::read(&identity(), "f", bytes), Err(OpenError::Damaged(_)));
+        for end in 0..whole.len() {
+            assert!(refused(&whole[..end]), "cut at {end}");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(refused(&flipped), "bit {bit}");
+        }
+        assert!(refused(&[whole.as_slice(), &[0]].concat()));
+    }
+
+    #[test]
+    fn names_are_indexes() {
+        assert_eq!(index(&file(12)), Some(12));
+        assert_eq!(received_index(&received(12)), Some(12));
+        assert_eq!(index("checkpoint-00000000000000000012.tmp"), None);
+        assert_eq!(index(&received(12)), None);
+    }
+
+    fn large() -> Checkpoint {
+        let conf_state = ConfState {
+            voters: vec![1, 2],
+            learners: vec![u64::MAX],
+            voters_outgoing: vec![1, 2, 3],
+            learners_next: vec![3],
+            auto_leave: true,
+        };
+        let section = |name: &str, bytes| Section { name: name.into(), bytes: vec![3; bytes] };
+        let sections = vec![section("node", 2 * CHUNK), section("alert", 0), section("run", CHUNK + 1)];
+        Checkpoint { index: 9, term: 4, conf_state, sections }
+    }
+
+    fn bytes(checkpoint: &Checkpoint) -> Vec<u8> {
+        let disk = FaultyDisk::new(1);
+        checkpoint.write::<FaultyDisk>(&identity(), &disk.create("f").unwrap()).unwrap();
+        read_whole(&disk, "f").unwrap()
+    }
+
+    fn identity() -> Identity {
+        Identity { cluster: "c1".parse().unwrap(), generation: 1, replica: 1 }
+    }
+}

@@ -1,0 +1,57 @@
+//! Checkpoints are written beside the log, so that a big one does not keep entries waiting.
+
+use std::sync::Arc;
+
+use super::{
+    Checkpoint, Identity, checkpoint,
+    disk::Disk,
+    error::WriteError,
+    health::Health,
+    place::{PlaceError, place},
+    preparation::Reserve,
+};
+
+/// Writes checkpoints, from any thread; [`Store::adopt`](super::Store::adopt) makes them count.
+#[derive(Debug)]
+pub struct CheckpointWriter<D: Disk> {
+    pub(super) disk: Arc<D>,
+    pub(super) identity: Identity,
+    pub(super) health: Health,
+    pub(super) reserve: Arc<Reserve<D>>,
+}
+
+/// A checkpoint that is durable.
+#[derive(Debug)]
+#[must_use = "Store::adopt drops what it makes superfluous"]
+pub struct SavedCheckpoint {
+    pub(super) index: u64,
+}
+
+impl<D: Disk> CheckpointWriter<D> {
+    /// Writes a checkpoint of committed entries that this replica applied itself.
+    ///
+    /// # Errors
+    /// [`WriteError::NoRoom`] where it does not fit even into the ballast's room; [`WriteError::Broken`].
+    pub fn write(&self, checkpoint: &Checkpoint) -> Result<SavedCheckpoint, WriteError> {
+        self.place(&checkpoint::file(checkpoint.index), checkpoint)?;
+        Ok(SavedCheckpoint { index: checkpoint.index })
+    }
+
+    pub(super) fn place(&self, name: &str, checkpoint: &Checkpoint) -> Result<(), WriteError> {
+        self.health.check()?;
+        let place = || place(&*self.disk, name, |file| checkpoint.write::<D>(&self.identity, file));
+        let mut placed = place();
+        if matches!(placed, Err(PlaceError::NoRoom)) {
+            // What it makes superfluous is worth more room than the ballast's.
+            if self.reserve.lend_ballast()? {
+                placed = place();
+            }
+            self.reserve.take_back();
+        }
+        match placed {
+            Ok(_) => Ok(()),
+            Err(PlaceError::NoRoom) => Err(WriteError::NoRoom),
+            Err(PlaceError::Disk(error)) => Err(self.health.fail(name, &error)),
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! Writing: batches, checkpoints, and what they make superfluous.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    Batch, Checkpoint, CheckpointWriter, Contradiction, CreateError, HardState, Identity, OpenError, Position,
+    Priority, Recovered, SavedCheckpoint, Settings, WriteError, checkpoint,
+    disk::{Disk, DiskFile as _},
+    health::Health,
+    log::Tail,
+    place::PlaceError,
+    preparation::{Preparation, Spare},
+    record::Draft,
+    recovery,
+    sector::{self, SECTOR},
+    segment::{self, Before},
+};
+
+/// The most that an essential batch may take, in bytes, when the disk is full: the reserve is small.
+pub(super) const ESSENTIAL_BYTES: usize = 64 << 10;
+/// Checkpoints that are kept: the newest may turn out damaged.
+const CHECKPOINTS: usize = 2;
+
+/// A log on a disk. One thread writes it.
+#[derive(Debug)]
+pub struct Store<D: Disk> {
+    pub(super) disk: Arc<D>,
+    pub(super) identity: Identity,
+    pub(super) settings: Settings,
+    pub(super) health: Health,
+    pub(super) preparation: Preparation<D>,
+    /// Its commit index may be ahead of the durable one.
+    pub(super) tail: Tail,
+    /// As of the last record.
+    pub(super) durable: HardState,
+    /// The last record's checksum.
+    pub(super) crc: u32,
+    /// Segments in use, the oldest first; the last one is `active`.
+    pub(super) segments: VecDeque<Used>,
+    pub(super) active: Active<D::File>,
+    /// Indexes of the checkpoints that count, the oldest first.
+    pub(super) checkpoints: Vec<u64>,
+    /// Files to remove together with the next superfluous ones.
+    pub(super) set_aside: Vec<String>,
+    /// A record's sectors; kept for its capacity.
+    pub(super) buffer: Vec<u8>,
+}
+
+/// A segment in use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    pub(super) id: u64,
+    /// The last entry before it.
+    pub(super) before: Position,
+    /// The highest index of any entry in it that a reset did not void.
+    pub(super) highest: u64,
+}
+
+/// The segment that takes the next record.
+#[derive(Debug)]
+pub(super) struct Active<F> {
+    pub(super) id: u64,
+    pub(super) file: F,
+    pub(super) sectors: usize,
+    /// The first free one.
+    pub(super) next: usize,
+}
+
+impl<D: Disk> Store<D> {
+    /// Makes a log in an empty folder: the identity first, the first segment last. For a cluster's first replica the
+    /// checkpoint is [`Checkpoint::bootstrap`]; for one that joins, [`Checkpoint::default`]: nothing, at index 0.
+    ///
+    /// # Errors
+    /// [`CreateError`]; what was made before stays, and the folder has to be emptied.
+    pub fn create(disk: D, identity: Identity, settings: Settings, first: &Checkpoint) -> Result<Self, CreateError> {
+        recovery::create(&disk, &identity, &settings, first)?;
+        let (store, _) = Self::open(disk, settings).map_err(|error| CreateError::Disk(std::io::Error::other(error)))?;
+        Ok(store)
+    }
+
+    /// Opens a log and reads it whole. What was being written when the power went, and was not acknowledged, is cut.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed then, except where the disk itself failed.
+    pub fn open(disk: D, settings: Settings) -> Result<(Self, Recovered), OpenError> {
+        recovery::open(Arc::new(disk), settings)
+    }
+
+    /// Whose log it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The place just before the first entry that is kept.
+    pub fn before_first(&self) -> Position {
+        self.tail.base
+    }
+
+    /// The last entry's place.
+    pub fn last(&self) -> Position {
+        self.tail.last
+    }
+
+    /// The most bytes that the entries of one batch may take: their data, and 13 bytes for each.
+    pub fn batch_limit_bytes(&self) -> usize {
+        // The header and a hard state take 48.
+        self.record_limit() - 48
+    }
+
+    /// Makes a batch durable.
+    ///
+    /// # Errors
+    /// All but [`WriteError::Broken`] leave everything as it was.
+    pub fn write(&mut self, batch: &Batch<'_>) -> Result<(), WriteError> {
+        self.health.check()?;
+        let tail = self.tail.after(batch.entries, batch.hard_state)?;
+        let changed = Some(tail.hard_state).filter(|hard_state| *hard_state != self.durable);
+        if batch.entries.is_empty() && (batch.hard_state.is_none() || changed.is_none()) {
+            return Ok(());
+        }
+        let draft = Draft::batch(batch, self.tail.cuts(batch.entries), changed);
+        self.append(draft, batch.priority, tail)
+    }
+
+    /// Remembers how far entries are committed, without a sync: it goes with the next record. Raft may forget it.
+    ///
+    /// # Errors
+    /// [`WriteError::Contradiction`] where that is beyond the log, or goes back.
+    pub fn note_commit(&mut self, commit: u64) -> Result<(), WriteError> {
+        self.health.check()?;
+        let hard_state = HardState { commit, ..self.tail.hard_state };
+        self.tail = self.tail.after(&[], Some(hard_state))?;
+        Ok(())
+    }
+
+    /// Something that writes checkpoints in another thread.
+    pub fn checkpoint_writer(&self) -> CheckpointWriter<D> {
+        CheckpointWriter {
+            disk: Arc::clone(&self.disk),
+            identity: self.identity.clone(),
+            health: self.health.clone(),
+            reserve: Arc::clone(self.preparation.reserve()),
+        }
+    }
+
+    /// Saves a checkpoint of what is committed and drops what it makes superfluous.
+    ///
+    /// # Errors
+    /// All but [`WriteError::Broken`] leave everything as it was.
+    pub fn save_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), WriteError> {
+        self.check_checkpoint(checkpoint.index)?;
+        let saved = self.checkpoint_writer().write(checkpoint)?;
+        self.adopt(saved)
+    }
+
+    /// Lets a checkpoint count. Two are kept, the entries since the older one, and a number of entries behind the newer.
+    ///
+    /// # Errors
+    /// [`WriteError::Contradiction`] where a newer one counts already, or it is of what is not committed.
+    pub fn adopt(&mut self, saved: SavedCheckpoint) -> Result<(), WriteError> {
+        if let Err(error) = self.check_checkpoint(saved.index) {
+            if !self.checkpoints.contains(&saved.index) {
+                self.remove(&[checkpoint::file(saved.index)])?;
+            }
+            return Err(error);
+        }
+        self.checkpoints.push(saved.index);
+        let behind = saved.index.saturating_sub(self.settings.entries_behind);
+        let reach = self.checkpoints.iter().rev().nth(1).map_or(0, |older| behind.min(*older));
+        self.drop_superfluous(|_, used| used.highest <= reach)
+    }
+
+    /// Lets a checkpoint that came from elsewhere take the place of the log, which is behind it. `hard_state` is what
+    /// becomes durable in the same moment; its commit index is the checkpoint's index.
+    ///
+    /// # Errors
+    /// All but [`WriteError::Broken`] leave everything as it was.
+    pub fn install(&mut self, checkpoint: &Checkpoint, hard_state: HardState) -> Result<(), WriteError> {
+        self.health.check()?;
+        let (index, position) = (checkpoint.index, checkpoint.position());
+        let tail = self.tail.after_reset(position, hard_state)?;
+        if self.newest_checkpoint() >= index {
+            return Err(self.misplaced(index));
+        }
+        let received = checkpoint::received(index);
+        self.checkpoint_writer().place(&received, checkpoint)?;
+        if let Err(error) = self.append(Draft::reset(position, hard_state), Priority::Essential, tail) {
+            if error == WriteError::NoRoom {
+                self.remove(&[received])?;
+            }
+            return Err(error);
+        }
+        self.disk.rename(&received, &checkpoint::file(index)).map_err(|error| self.health.fail(&received, &error))?;
+        self.sync_dir()?;
+        self.checkpoints.push(index);
+        self.set_aside.extend(self.checkpoints.drain(..self.checkpoints.len() - 1).map(checkpoint::file));
+        self.drop_superfluous(|active, used| used.id < active)
+    }
+
+    /// Puts a record behind the last one. Up to the first write nothing was changed.
+    fn append(&mut self, draft: Draft, priority: Priority, tail: Tail) -> Result<(), WriteError> {
+        let (bytes, limit) = (draft.bytes(), self.record_limit());
+        if bytes > limit {
+            return Err(WriteError::TooLarge { bytes, limit });
+        }
+        let priority = if bytes > ESSENTIAL_BYTES { Priority::Ordinary } else { priority };
+        if self.active.next + sector::count(bytes) <= self.active.sectors {
+            self.preparation.reserve().admit(priority)?;
+        } else {
+            let spare = self.preparation.reserve().take(priority)?;
+            self.begin_segment(spare)?;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let crc = draft.frame(self.active.id, self.active.next, &mut buffer);
+        self.write_active(&buffer)?;
+        (self.crc, self.tail, self.durable, self.buffer) = (crc, tail, tail.hard_state, buffer);
+        if let Some(used) = self.segments.back_mut() {
+            // After a reset nothing before it counts, and the checkpoint's own entry is in no segment.
+            used.highest = if tail.base.index == tail.last.index { 0 } else { used.highest.max(tail.last.index) };
+        }
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, spare: Spare<D::File>) -> Result<(), WriteError> {
+        let Spare { id, file } = spare;
+        let before = Before { crc: self.crc, last: self.tail.last, hard_state: self.durable };
+        let head = segment::head(&self.identity, id, self.settings.segment_bytes, &before);
+        let sectors = usize::try_from(self.settings.segment_bytes).unwrap_or(usize::MAX) / SECTOR;
+        self.active = Active { id, file, sectors, next: 0 };
+        // Durable before any record of it, so that records always have their head.
+        self.write_active(&head)?;
+        self.segments.push_back(Used { id, before: before.last, highest: 0 });
+        Ok(())
+    }
+
+    /// Whatever goes wrong here is final: nobody can tell which part of it is on the disk.
+    fn write_active(&mut self, sectors: &[u8]) -> Result<(), WriteError> {
+        let Active { id, file, next, .. } = &mut self.active;
+        let written = file.write_at((*next * SECTOR) as u64, sectors).and_then(|()| file.sync());
+        written.map_err(|error| self.health.fail(&segment::file(*id), &error))?;
+        *next += sectors.len() / SECTOR;
+        Ok(())
+    }
+
+    fn record_limit(&self) -> usize {
+        let sectors = usize::try_from(self.settings.segment_bytes).unwrap_or(usize::MAX) / SECTOR;
+        (sectors - 1) * sector::PAYLOAD
+    }
+
+    fn newest_checkpoint(&self) -> u64 {
+        self.checkpoints.last().copied().unwrap_or(0)
+    }
+
+    fn check_checkpoint(&self, index: u64) -> Result<(), WriteError> {
+        self.health.check()?;
+        let between = index > self.newest_checkpoint() && index <= self.tail.hard_state.commit;
+        if between { Ok(()) } else { Err(self.misplaced(index)) }
+    }
+
+    fn misplaced(&self, index: u64) -> WriteError {
+        let commit = self.tail.hard_state.commit;
+        Contradiction::Checkpoint { index, newest: self.newest_checkpoint(), commit }.into()
+    }
+
+    /// Removes all but the newest checkpoints, and the oldest segments as long as `is_superfluous`.
+    fn drop_superfluous(&mut self, is_superfluous: impl Fn(u64, &Used) -> bool) -> Result<(), WriteError> {
+        let mut files = std::mem::take(&mut self.set_aside);
+        let older = self.checkpoints.len().saturating_sub(CHECKPOINTS);
+        files.extend(self.checkpoints.drain(..older).map(checkpoint::file));
+        while let Some(used) =
+            self.segments.front().filter(|used| used.id != self.active.id && is_superfluous(self.active.id, used))
+        {
+            files.push(segment::file(used.id));
+            self.segments.pop_front();
+        }
+        if let Some(oldest) = self.segments.front().filter(|oldest| oldest.before.index > self.tail.base.index) {
+            self.tail.base = oldest.before;
+        }
+        if files.is_empty() { Ok(()) } else { self.remove(&files) }
+    }
+
+    fn remove(&self, files: &[String]) -> Result<(), WriteError> {
+        for file in files {
+            self.disk.remove(file).map_err(|error| self.health.fail(file, &error))?;
+        }
+        self.sync_dir()?;
+        self.preparation.reserve().look_again();
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> Result<(), WriteError> {
+        self.disk.sync_dir().map_err(|error| self.health.fail("the folder", &error))
+    }
+}
+
+impl From<PlaceError> for CreateError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::NoRoom => Self::NoRoom,
+            PlaceError::Disk(error) => Self::Disk(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::store::{disk::faulty::FaultyDisk, sample::*};
+
+    #[test]
+    fn what_was_written_is_there_again() {
+        let disk = FaultyDisk::new(1);
+        let mut store = created(&disk);
+        append(&mut store, 2..=20);
+        write(&mut store, &[], Some(hard_state(3, 9, 20))).unwrap();
+        let (store, recovered) = {
+            drop(store);
+            opened(&disk)
+        };
+        assert_eq!(store.identity(), &identity());
+        assert_eq!((store.before_first(), store.last()), (first().position(), Position { index: 20, term: 1 }));
+        assert_eq!(recovered.checkpoint, first());
+        assert_eq!(recovered.entries, (2..=20).map(|index| entry(index, 1)).collect::<Vec<_>>());
+        assert_eq!(recovered.hard_state, hard_state(3, 9, 20));
+        assert_eq!((recovered.cut, recovered.set_aside), (None, vec![]));
+    }
+
+    #[test]
+    fn entries_replace_those_that_were_not_committed() {
+        let disk = FaultyDisk::new(1);
+        let mut store = created(&disk);
+        append(&mut store, 2..=10);
+        write(&mut store, &[entry(10, 2), entry(11, 2)], Some(hard_state(2, 0, 9))).unwrap();
+        let refused = write(&mut store, &[entry(9, 3)], None).unwrap_err();
+        assert_eq!(refused, Contradiction::Committed { index: 9, commit: 9 }.into());
+        drop(store);
+        let terms: Vec<_> = opened(&disk).1.entries.iter().map(|entry| (entry.index, entry.term)).collect();
+        assert_eq!(terms[7..], [(9, 1), (10, 2), (11, 2)]);
+    }
+
+    #[test]
+    fn a_noted_commit_goes_with_the_next_record() {
+        let disk = FaultyDisk::new(1);
+        let mut store = created(&disk);
+        append(&mut store, 2..=5);
+        let before = disk.content();
+        store.note_commit(5).unwrap();
+        write(&mut store, &[], None).unwrap();
+        assert_eq!(disk.content(), before, "nothing is written for it");
+        assert!(store.note_commit(6).is_err());
+        let refused = write(&mut store, &[entry(5, 2)], None).unwrap_err();
+        assert_eq!(refused, Contradiction::Committed { index: 5, commit: 5 }.into());
+        write(&mut store, &[entry(6, 1)], None).unwrap();
+        drop(store);
+        assert_eq!(opened(&disk).1.hard_state, hard_state(1, 0, 5));
+    }
+
+    #[test]
+    fn a_batch_that_no_segment_takes_is_refused_whole() {
+        let disk = FaultyDisk::new(1);
+        let mut store = created(&disk);
+        let before = disk.content();
+        let mut large = entry(2, 1);
+        large.data = vec![0; store.batch_limit_bytes() - 13];
+        let mut too_large = large.clone();
+        too_large.data.push(0);
+        let state = Some(hard_state(2, 0, 1));
+        assert!(matches!(
+            write(&mut store, &[too_large], state),
+            Err(WriteError::TooLarge { bytes: 3550, limit: 3549 })
+        ));
+        assert_eq!(disk.content(), before);
+        write(&mut store, std::slice::from_ref(&large), state).unwrap();
+        drop(store);
+        assert_eq!(opened(&disk).1.entries, [large]);
+    }
+
+    #[test]
+    fn after_an_error_of_the_disk_nothing_is_taken_any_more() {
+        for fault in [FaultyDisk::fail_sync_after, FaultyDisk::fail_write_after] {
+            let disk = FaultyDisk::new(1);
+            let mut store = created(&disk);
+            append(&mut store, 2..=2);
+            fault(&disk, Some(0));
+            let broken = append_next(&mut store).unwrap_err();
+            assert!(matches!(&broken, WriteError::Broken(why) if why.starts_with("segment-0000000000000001: ")));
+            let before = disk.content();
+            assert_eq!(append_next(&mut store).unwrap_err(), broken);
+            assert_eq!(store.note_commit(1).unwrap_err(), broken);
+            assert_eq!(store.save_checkpoint(&checkpoint(1, 1)).unwrap_err(), broken);
+            assert_eq!(store.install(&checkpoint(9, 1), hard_state(1, 0, 9)).unwrap_err(), broken);
+            assert_eq!(disk.content(), before, "nothing is tried again");
+        }
+    }
+
+    #[test]
+    fn two_checkpoints_stay_and_the_entries_since_the_older_one() {
+        let disk = FaultyDisk::new(1);
+        let mut store = created(&disk);
+        append(&mut store, 2..=41);
+        store.save_checkpoint(&checkpoint(20, 1)).unwrap();
+        assert_eq!(store.before_first().index, 1, "the first checkpoint may be needed still");
+        store.save_checkpoint(&checkpoint(40, 1)).unwrap();
+        let kept = store.before_first().index;
+        assert!((16..=20).contains(&kept), "back to {kept}");
+        let checkpoints: Vec<_> = disk.content().into_keys().filter_map(|name| checkpoint::index(&name)).collect();
+        assert_eq!(checkpoints, [20, 40]);
+        drop(store);
+        let (_, recovered) = opened(&disk);
+        assert_eq!(recovered.checkpoint, checkpoint(40, 1));
+        assert_eq!(recovered.before, Position { index: kept, term: 1 });
+        assert_eq!(indexes(&recovered), (kept + 1..=41).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn so_many_entries_stay_behind_a_checkpoint() {
+        let disk = FaultyDisk::new(1);
+        let mut settings = settings();
+        settings.entries_behind = 15;
+        let mut store = Store::create(disk, identity(), settings, &first()).unwrap();
+        append(&mut store, 2..=41);
+        for index in [38, 39, 40] {
+            store.save_checkpoint(&checkpoint(index, 1)).unwrap();
+        }
+        let kept = store.before_first().index;
+        assert!((20..=25).contains(&kept), "back to {kept}");
+    }
+
+    #[test]
+    fn a_checkpoint_is_of_what_is_committed_and_newer_than_the_last() {
+        let disk = FaultyDisk::new(1);
+        let mut store = created(&disk);
+        append(&mut store, 2..=10);
+        let before = disk.content();
+        for index in [0, 1, 10] {
+            let refused = store.save_checkpoint(&checkpoint(index, 1)).unwrap_err();
+            assert_eq!(refused, Contradiction::Checkpoint { index, newest: 1, commit: 9 }.into());
+        }
+        let late = store.checkpoint_writer().write(&checkpoint(10, 1)).unwrap();
+        assert!(store.adopt(late).is_err());
+        assert_eq!(disk.content(), before, "it would count at the next start");
+        store.note_commit(10).unwrap();
+        store.save_checkpoint(&checkpoint(10, 1)).unwrap();
+        drop(store);
+        assert_eq!(opened(&disk).1.hard_state.commit, 10, "what is in a checkpoint is committed");
+    }
+
+    #[test]
+    fn an_installed_checkpoint_takes_the_place_of_the_log() {
+        let disk = FaultyDisk::new(1);
+        let mut store = created(&disk);
+        append(&mut store, 2..=30);
+        assert!(store.install(&checkpoint(20, 1), hard_state(4, 0, 20)).is_err(), "the log is ahead of it");
+        store.install(&checkpoint(90, 3), hard_state(4, 2, 90)).unwrap();
+        assert_eq!((store.before_first(), store.last()), (checkpoint(90, 3).position(), checkpoint(90, 3).position()));
+        let names: Vec<_> = disk.content().into_keys().collect();
+        assert_eq!(names.iter().filter(|name| name.starts_with("checkpoint-")).count(), 1, "{names:?}");
+        write(&mut store, &[entry(91, 4)], None).unwrap();
+        drop(store);
+        let (_, recovered) = opened(&disk);
+        assert_eq!(recovered.checkpoint, checkpoint(90, 3));
+        assert_eq!((recovered.hard_state, recovered.entries), (hard_state(4, 2, 90), vec![entry(91, 4)]));
+    }
+
+    #[test]
+    fn a_replica_that_joins_begins_with_nothing() {
+        let disk = FaultyDisk::new(1);
+        let store = Store::create(disk.clone(), identity(), settings(), &Checkpoint::default()).unwrap();
+        drop(store);
+        let (mut store, recovered) = opened(&disk);
+        assert_eq!((recovered.checkpoint, recovered.hard_state), (Checkpoint::default(), HardState::default()));
+        store.install(&checkpoint(9, 2), hard_state(2, 0, 9)).unwrap();
+        drop(store);
+        assert_eq!(opened(&disk).1.checkpoint, checkpoint(9, 2));
+    }
+}
