@@ -164,6 +164,8 @@ async fn a_machine_enrols_once_and_its_sample_becomes_a_row() {
     assert_eq!((row.node.as_str(), row.mount.as_slice(), row.total_bytes), ("n1", b"/data \xff".as_slice(), None));
     let node = viewer.list_nodes(pb::ListRequest::default()).await.unwrap().into_inner().rows.remove(0);
     assert_eq!(node.state, pb::NodeState::Ready as i32);
+    let known = viewer.get_node(pb::GetNodeRequest { name: "n1".into() }).await.unwrap().into_inner();
+    assert_eq!((known.disks, known.mounts), (Some(1), None), "what was never read is not counted as none");
     replica.stop().await;
 }
 

@@ -153,6 +153,10 @@ pub(crate) fn node_detail(
             .map(|link| pb::Link { name: link.name.clone(), readings: lists(&link.readings) })
             .collect();
     }
+    answer.disks = view.disks.as_ref().map(|seen| seen.rows.len() as u64);
+    answer.mounts = view.mounts.as_ref().map(|seen| seen.rows.len() as u64);
+    answer.volumes = view.volumes.as_ref().map(|seen| seen.rows.len() as u64);
+    answer.containers = view.containers.as_ref().map(|seen| seen.rows.len() as u64);
     named(&mut detail, &view.agent);
     if view.clock_ahead_ms != 0 {
         let word = if view.clock_ahead_ms > 0 { "ahead" } else { "behind" };
