@@ -17,6 +17,7 @@ mod store;
 pub use config::ServeConfig;
 pub use init::{InitConfig, init};
 pub use run::{Started, run};
+pub use store::holds_cluster;
 
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

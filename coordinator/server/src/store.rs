@@ -14,6 +14,12 @@ pub(crate) const FILE: &str = "state.json";
 /// The only format there is so far.
 const FORMAT: u32 = 1;
 
+/// Whether a data directory holds a cluster that was made whole.
+#[must_use]
+pub fn holds_cluster(data_dir: &Path) -> bool {
+    data_dir.join(FILE).exists()
+}
+
 /// The file's content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -31,7 +31,7 @@ impl AddAssign for Io {
 }
 
 /// Reads the counters of the devices that are `wanted`, by their kernel names.
-pub(super) fn parse<'a>(text: &'a [u8], wanted: impl Fn(&str) -> bool) -> HashMap<&'a str, Io> {
+pub(super) fn parse(text: &[u8], wanted: impl Fn(&str) -> bool) -> HashMap<&str, Io> {
     let lines = text.split(|b| *b == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
     lines
         .filter_map(|line| {

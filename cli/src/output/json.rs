@@ -1,0 +1,84 @@
+//! JSON and YAML for scripts.
+
+use std::fmt::Write as _;
+
+use mainstay_common::{ExitCode, Failure, text::Shown};
+use serde::Serialize;
+
+/// JSON for people who look at it too: indented.
+///
+/// # Errors
+/// Where a value cannot be JSON.
+pub(crate) fn pretty(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map(|text| visible(&text) + "\n").map_err(|error| cannot(&error))
+}
+
+/// One line of JSON.
+///
+/// # Errors
+/// Where a value cannot be JSON.
+pub(crate) fn line(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map(|text| visible(&text) + "\n").map_err(|error| cannot(&error))
+}
+
+/// YAML.
+///
+/// # Errors
+/// Where a value cannot be YAML.
+pub(crate) fn yaml(value: &impl Serialize) -> Result<String, Failure> {
+    serde_yaml_ng::to_string(value).map_err(|error| cannot(&error))
+}
+
+fn cannot(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(ExitCode::Failed, "cannot print", error.to_string(), "report this; -o table may work")
+}
+
+/// Writes characters that a terminal acts on, or that hide, as JSON's own escapes: the text stays exact. Beyond ASCII
+/// JSON has nothing but strings, and serde escaped the rest.
+fn visible(json: &str) -> String {
+    let hides = |c: &char| *c == '\u{7f}' || (!c.is_ascii() && hidden(*c));
+    if !json.chars().any(|c| hides(&c)) {
+        return json.to_owned();
+    }
+    let mut whole = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        if hides(&c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                write!(whole, "\\u{unit:04x}").unwrap_or(());
+            }
+        } else {
+            whole.push(c);
+        }
+    }
+    whole
+}
+
+fn hidden(c: char) -> bool {
+    let mut buffer = [0; 4];
+    let text = c.encode_utf8(&mut buffer);
+    Shown::new(text).to_string() != *text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn json_is_exact_and_shows_no_control_character(text in any::<String>()) {
+            let json = line(&text).unwrap();
+            let (last, rest) = (json.chars().last(), &json[..json.len() - 1]);
+            prop_assert_eq!(last, Some('\n'));
+            prop_assert!(!rest.chars().any(|c| c.is_control() || (!c.is_ascii() && hidden(c))));
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_name_that_turns_the_line_around_is_seen() {
+        assert_eq!(line(&"a\u{202e}b\u{e0041}\u{7f}").unwrap(), "\"a\\u202eb\\udb40\\udc41\\u007f\"\n");
+    }
+}

@@ -1,0 +1,183 @@
+//! The parts of the mesh: started in order, ended together.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use mainstay_agent::config::Given;
+use mainstay_common::{ExitCode, Failure, NodeId, process::shutdown::CancellationToken, state::NodeState};
+use mainstay_coordinator::{ServeConfig, Started};
+use mainstay_proto::v1::{self as pb, viewer_client::ViewerClient};
+use tokio::{
+    sync::oneshot,
+    task::{JoinError, JoinHandle},
+};
+use tonic::transport::Channel;
+
+use super::{DevArgs, identities, screen};
+
+/// Where `/metrics` is served unless something else has the port.
+const HTTP_PORT: u16 = 7480;
+/// Where agents and operators are served unless something else has the port.
+pub(super) const LISTEN_PORT: u16 = 7443;
+/// How long parts may take until the first sample is visible.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How often it is asked for.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// A part of the mesh, and what it ended with.
+type Part = JoinHandle<Result<(), Failure>>;
+
+/// Starts everything, says what can be tried, and serves until `stop`.
+///
+/// # Errors
+/// What the part says that could not start, or ended by itself.
+pub(super) async fn run(args: &DevArgs, folder: &Path, stop: CancellationToken) -> Result<(), Failure> {
+    let mut parts = Parts::default();
+    let outcome = tokio::select! {
+        // Parts end when they are told to: that they did is no news then.
+        biased;
+        () = stop.cancelled() => Ok(()),
+        outcome = start_and_serve(args, folder, &stop, &mut parts) => outcome,
+    };
+    // Whatever happened, no part outlives this function.
+    stop.cancel();
+    parts.end().await;
+    outcome?;
+    screen::say(&format!("stopped; the data stays in {}", folder.display()))
+}
+
+#[derive(Default)]
+struct Parts {
+    coordinator: Option<Part>,
+    agent: Option<Part>,
+}
+
+impl Parts {
+    async fn end(self) {
+        for part in [self.agent, self.coordinator].into_iter().flatten() {
+            if !part.is_finished() {
+                // It was told to stop; whatever it says now was said by the part that failed first.
+                drop(part.await);
+            }
+        }
+    }
+}
+
+async fn start_and_serve(
+    args: &DevArgs,
+    folder: &Path,
+    stop: &CancellationToken,
+    parts: &mut Parts,
+) -> Result<(), Failure> {
+    screen::title(folder)?;
+    let begun = Instant::now();
+    let made = identities::make_cluster(folder)?;
+    screen::part("certificates", if made { "made" } else { "there already" }, begun)?;
+
+    let begun = Instant::now();
+    let (coordinator, started) = coordinator(args, folder, stop).await?;
+    let coordinator = parts.coordinator.insert(coordinator);
+    screen::part("coordinator r1", &format!("leads, on {}", started.listen), begun)?;
+
+    let begun = Instant::now();
+    let located = identities::administrator(folder, &started).await?;
+    let (_, channel) = crate::connect::connect(&located, &located.context.addresses).await?;
+    let node = identities::enrolled(folder, &started, channel.clone()).await?;
+    let agent = parts.agent.insert(agent(args, folder, stop));
+    let seen = tokio::select! {
+        seen = first_sample(channel, &node) => seen?,
+        ended = &mut *agent => return Err(early("agent", ended)),
+        ended = &mut *coordinator => return Err(early("coordinator", ended)),
+    };
+    screen::part(&format!("agent {node}"), &seen, begun)?;
+    screen::ready(&located.context, &started)?;
+    Err(tokio::select! {
+        ended = coordinator => early("coordinator", ended),
+        ended = agent => early("agent", ended),
+    })
+}
+
+/// A part that ended although nobody asked it to.
+fn early(part: &str, ended: Result<Result<(), Failure>, JoinError>) -> Failure {
+    let (what, why) = match ended {
+        Ok(Err(failure)) => return failure,
+        Ok(Ok(())) => (format!("the {part} ended"), "nobody asked it to".into()),
+        Err(crash) => (format!("the {part} crashed"), crash.to_string()),
+    };
+    Failure::new(ExitCode::Failed, what, why, "start dev again, and report this: RUST_LOG=debug mainstay dev")
+}
+
+/// The usual port if it is free, else any: other programs of ours may run on this machine.
+fn free(port: u16) -> SocketAddr {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    match TcpListener::bind(usual) {
+        Ok(_) => usual,
+        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    }
+}
+
+async fn coordinator(args: &DevArgs, folder: &Path, stop: &CancellationToken) -> Result<(Part, Started), Failure> {
+    let config = ServeConfig {
+        data_dir: folder.join("coordinator"),
+        listen: free(LISTEN_PORT),
+        http: args.http.unwrap_or_else(|| free(HTTP_PORT)),
+        announce_listen: true,
+    };
+    let (tell, started) = oneshot::channel();
+    let part = tokio::spawn(mainstay_coordinator::run(config, stop.clone(), tell));
+    match started.await {
+        Ok(started) => Ok((part, started)),
+        Err(_) => Err(early("coordinator", part.await)),
+    }
+}
+
+/// Where the agent keeps what it needs.
+pub(super) fn agent_folder(folder: &Path) -> PathBuf {
+    folder.join("agent")
+}
+
+fn agent(args: &DevArgs, folder: &Path, stop: &CancellationToken) -> Part {
+    let given = Given {
+        data_dir: Some(agent_folder(folder)),
+        interval: args.interval,
+        docker_socket: args.docker_socket.clone(),
+        metrics: args.metrics,
+        ..Given::default()
+    };
+    let mut config = given.complete();
+    config.announce = false;
+    tokio::spawn(mainstay_agent::run::run(config, stop.clone()))
+}
+
+/// Waits until this machine's sample with its disks is visible, and says what else is.
+async fn first_sample(channel: Channel, node: &NodeId) -> Result<String, Failure> {
+    let refused = |status| crate::connect::failure::from_status(&status, crate::connect::Call::Looks);
+    let mut viewer = ViewerClient::new(channel).max_decoding_message_size(mainstay_proto::MAX_MESSAGE_BYTES);
+    let deadline = Instant::now() + START_LIMIT;
+    let mut again = tokio::time::interval(ASK_EVERY);
+    while Instant::now() < deadline {
+        again.tick().await;
+        let asked = pb::ListRequest { node: node.to_string(), ..pb::ListRequest::default() };
+        let disks = viewer.list_disks(asked.clone()).await.map_err(refused)?.into_inner().rows.len();
+        let nodes = viewer.list_nodes(asked).await.map_err(refused)?.into_inner().rows;
+        if disks > 0 && nodes.iter().any(|row| row.state == NodeState::Ready.number()) {
+            let status = viewer.get_status(pb::GetStatusRequest {}).await.map_err(refused)?.into_inner();
+            let counted = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+            return Ok([
+                counted(status.disks, "disk"),
+                counted(status.mounts, "mount"),
+                counted(status.containers, "container"),
+            ]
+            .join(", "));
+        }
+    }
+    Err(Failure::new(
+        ExitCode::Failed,
+        "no sample became visible",
+        format!("the agent told of no disk within {}s", START_LIMIT.as_secs()),
+        "RUST_LOG=debug mainstay dev; mainstay-agent check shows what this machine tells",
+    ))
+}

@@ -1,0 +1,120 @@
+//! `mainstay token`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
+use mainstay_common::{
+    Failure, Timestamp,
+    process::now,
+    text::Shown,
+    time::{parse_span, span},
+};
+use mainstay_proto::v1 as pb;
+use serde::Serialize;
+
+use crate::{
+    args::{Global, WatchArgs, YesArgs, complete},
+    connect::{Call, Session},
+    output::{Format, json, listing::Listing, out, row::rfc3339, rows::TokenRow},
+};
+
+/// Join tokens, which turn a machine into a node.
+#[derive(Subcommand, Debug)]
+pub(crate) enum TokenVerb {
+    /// Make one, and print it alone on standard output
+    Create(CreateArgs),
+    /// List them; their secrets are kept nowhere
+    Ls(WatchArgs),
+    /// Make one worthless; nodes that came in with it stay
+    Revoke {
+        /// Its id
+        #[arg(add = ArgValueCandidates::new(complete::tokens))]
+        id: String,
+        #[command(flatten)]
+        _yes: YesArgs,
+    },
+}
+
+/// `mainstay token create`
+#[derive(Args, Debug)]
+pub(crate) struct CreateArgs {
+    /// What its holder becomes: agent or replica
+    #[arg(long, default_value = "agent", value_parser = ["agent", "replica"], hide_possible_values = true)]
+    role: String,
+    /// How long it counts, 24h at most
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_span)]
+    ttl: Duration,
+    /// How many machines it admits
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    uses: u32,
+    #[command(flatten)]
+    _yes: YesArgs,
+}
+
+/// Carries out a verb.
+pub(crate) async fn run(verb: TokenVerb, global: &Global) -> Result<(), Failure> {
+    let mut session = Session::open(global)?;
+    match verb {
+        TokenVerb::Create(args) => create(args, global, &mut session).await,
+        TokenVerb::Ls(watch) => ls(watch, global, &mut session).await,
+        TokenVerb::Revoke { id, .. } => revoke(id, &mut session).await,
+    }?;
+    session.close().await;
+    Ok(())
+}
+
+/// What `-o json` prints.
+#[derive(Serialize)]
+struct Created<'a> {
+    id: &'a str,
+    token: &'a str,
+    role: &'a str,
+    #[serde(serialize_with = "rfc3339")]
+    expires_at: Option<Timestamp>,
+}
+
+async fn create(args: CreateArgs, global: &Global, session: &mut Session) -> Result<(), Failure> {
+    let ttl_ms = u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX);
+    let request = pb::CreateTokenRequest { role: args.role, ttl_ms, uses: args.uses };
+    let call = Call::Changes("mainstay token ls");
+    let made = session.administer(call, async |mut admin| admin.create_token(request).await).await?;
+    let expires_at = Timestamp(made.expires_at_ms);
+    let object = Created { id: &made.id, token: &made.token, role: &made.role, expires_at: Some(expires_at) };
+    out::say(&match global.output {
+        Format::Json => json::pretty(&object)?,
+        Format::Yaml => json::yaml(&object)?,
+        Format::Name => format!("{}\n", Shown::new(&made.id)),
+        Format::Table | Format::Wide => format!("{}\n", Shown::new(&made.token)),
+    })?;
+    if global.output.is_for_people() {
+        let machines = if args.uses == 1 { "one machine".to_owned() } else { format!("{} machines", args.uses) };
+        let address = session.context().addresses.first().map_or("HOST:PORT", String::as_str);
+        out::remark(&format!(
+            "for {machines}, within {}; there, as root: mainstay-agent enroll --token-file FILE --coordinator {address}",
+            span(expires_at.since(now()).max(Duration::from_secs(1)))
+        ));
+    }
+    Ok(())
+}
+
+async fn ls(watch: WatchArgs, global: &Global, session: &mut Session) -> Result<(), Failure> {
+    super::list(watch, global, session, async |session| {
+        let call = Call::Looks;
+        let answer =
+            session.administer(call, async |mut admin| admin.list_tokens(pb::ListTokensRequest {}).await).await?;
+        let rows: Vec<TokenRow> = answer.rows.into_iter().map(TokenRow::from).collect();
+        Ok(Listing::new(rows, "no tokens yet: mainstay token create makes one").sorted(()))
+    })
+    .await
+}
+
+async fn revoke(id: String, session: &mut Session) -> Result<(), Failure> {
+    let shown = Shown::new(&id).to_string();
+    let request = pb::RevokeTokenRequest { id };
+    let call = Call::Changes("mainstay token ls");
+    session.administer(call, async |mut admin| admin.revoke_token(request).await).await?;
+    out::say(&format!("{shown} revoked\n"))?;
+    out::remark("nodes that came in with it stay; mainstay node rm takes one out");
+    Ok(())
+}
