@@ -141,7 +141,7 @@ fn act(verb: Verb) -> Result<(), Failure> {
         Verb::Check(args) => {
             let flags = Given { docker_socket: args.docker_socket, ..Given::default() };
             let config = config::load(args.config.as_deref(), flags)?;
-            log::start(LogFormat::Auto);
+            log::start_at(LogFormat::Auto, "warn");
             let seen = on_runtime(|| async { Ok(check::look(config.eyes).await) })?;
             say(&if args.json { format!("{}\n", check::to_json(&seen)) } else { check::sheet(&seen) })
         }

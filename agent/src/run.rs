@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     board::Board,
-    collect::{Eyes, container, disk, engine, host, listing, readings, swarm},
+    collect::{Eyes, container, disk, engine, host, listing, mount, readings, swarm},
     config::{AgentConfig, EyesConfig},
     expose::{Own, expose},
     footprint,
@@ -129,7 +129,8 @@ pub(crate) fn start_eyes(
     let eyes = Eyes { config, board: board.clone(), probes, stop: stop.clone() };
     let mut tasks = JoinSet::new();
     let listing = listing::follow(&eyes, &mut tasks);
-    tasks.spawn(disk::run(eyes.clone(), listing));
+    tasks.spawn(disk::run(eyes.clone(), listing.clone()));
+    tasks.spawn(mount::run(eyes.clone(), listing));
     tasks.spawn(host::run(eyes.clone()));
     let (hub, link, lists) = engine::Hub::new(eyes.clone());
     tasks.spawn(hub.run());

@@ -8,7 +8,9 @@ pub mod disk;
 pub mod engine;
 pub mod host;
 pub mod listing;
+pub mod mount;
 pub mod mountinfo;
+mod rclone;
 pub mod swarm;
 
 use std::{
