@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     board::{Board, Snapshot, Table},
+    collect::volume::NOT_YET,
     config::EyesConfig,
     run::start_eyes,
 };
@@ -43,10 +44,12 @@ pub async fn look(config: EyesConfig) -> Snapshot {
 fn complete(seen: &Snapshot) -> bool {
     let no_engine = seen.engine.as_ref().is_some_and(|engine| engine.state != EngineState::Ok.number());
     let answered = |mount: &pb::Mount| mount.state != MountState::Unknown.number() || !mount.reason.is_empty();
+    let volumes = seen.volumes.as_ref();
+    let measured = volumes.is_some_and(|volumes| volumes.rows.values().all(|volume| volume.reason != NOT_YET));
     seen.host.is_some()
         && seen.disks.is_some()
         && seen.mounts.as_ref().is_some_and(|mounts| mounts.rows.values().all(answered))
-        && (no_engine || (seen.volumes.is_some() && seen.containers.is_some() && seen.swarm.is_some()))
+        && (no_engine || (measured && seen.containers.is_some() && seen.swarm.is_some()))
 }
 
 /// The sample as a sheet for a terminal; everything from outside is escaped.

@@ -5,6 +5,7 @@
 
 pub mod board;
 pub mod check;
+mod children;
 pub mod collect;
 pub mod config;
 pub mod delta;

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     board::Board,
-    collect::{Eyes, container, disk, engine, host, listing, mount, readings, swarm},
+    collect::{Eyes, container, disk, engine, host, listing, mount, readings, swarm, volume},
     config::{AgentConfig, EyesConfig},
     expose::{Own, expose},
     footprint,
@@ -130,11 +130,12 @@ pub(crate) fn start_eyes(
     let mut tasks = JoinSet::new();
     let listing = listing::follow(&eyes, &mut tasks);
     tasks.spawn(disk::run(eyes.clone(), listing.clone()));
-    tasks.spawn(mount::run(eyes.clone(), listing));
+    tasks.spawn(mount::run(eyes.clone(), listing.clone()));
     tasks.spawn(host::run(eyes.clone()));
     let (hub, link, lists) = engine::Hub::new(eyes.clone());
     tasks.spawn(hub.run());
     tasks.spawn(container::run(eyes.clone(), link.clone(), lists));
+    tasks.spawn(volume::run(eyes.clone(), link.clone(), listing));
     tasks.spawn(swarm::run(eyes, link, swarm_reporter));
     tasks
 }

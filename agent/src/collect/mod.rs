@@ -12,6 +12,7 @@ pub mod mount;
 pub mod mountinfo;
 mod rclone;
 pub mod swarm;
+pub mod volume;
 
 use std::{
     sync::{

@@ -225,6 +225,14 @@ impl Mounts {
         self.others.contains(path) || self.lists(path)
     }
 
+    /// Every place below a folder at which something is mounted.
+    #[must_use]
+    pub fn below(&self, folder: &[u8]) -> Vec<Vec<u8>> {
+        let listed = self.disks.iter().chain(&self.network);
+        let places = listed.flat_map(|mounted| mounted.aliases.iter().chain([&mounted.entry.path])).chain(&self.others);
+        places.filter(|path| path.as_slice() != folder && is_at_or_below(path, folder)).cloned().collect()
+    }
+
     fn lists(&self, path: &[u8]) -> bool {
         let at = |m: &Mounted| m.entry.path == path || m.aliases.iter().any(|alias| alias == path);
         self.disks.iter().chain(&self.network).any(at)

@@ -19,6 +19,7 @@ use super::{
     owners,
     wire::{self, Question, Reply, Space},
 };
+use crate::children;
 
 /// The most names of a folder that are told, and the most bytes they may have together.
 const NAMES_LIMIT: usize = 4_096;
@@ -28,15 +29,13 @@ const CONTENT_LIMIT: u64 = 64 * 1_024;
 
 /// Answers questions on standard input, which is the socketpair, until the agent closes its end.
 pub fn child() -> ! {
-    close_all_others();
     // Whatever goes wrong here ends this child; the agent sees its end and starts another.
     let ended = serve();
     std::process::exit(i32::from(ended.is_err()))
 }
 
 fn serve() -> io::Result<()> {
-    // The end of the socket tells of the agent's end too; this is for a child that waits for no question.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    children::hold_nothing()?;
     let mut socket = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut body = Vec::new();
     loop {
@@ -45,11 +44,11 @@ fn serve() -> io::Result<()> {
             Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             read => read?,
         }
-        let length = wire::body_length(head).ok_or(io::ErrorKind::InvalidData)?;
+        let length = children::body_length(head).ok_or(io::ErrorKind::InvalidData)?;
         body.resize(length, 0);
         socket.read_exact(&mut body)?;
         let question = Question::decode(body.as_slice()).map_err(io::Error::other)?;
-        socket.write_all(&wire::frame(&answer(&question)))?;
+        socket.write_all(&children::frame(&answer(&question)))?;
         body.shrink_to(4_096);
     }
 }
@@ -125,19 +124,6 @@ fn file(path: &[u8]) -> io::Result<Reply> {
         content.pop();
     }
     Ok(Reply { content, cut, ..Reply::default() })
-}
-
-/// A child that never returns from the kernel keeps what it holds open: sockets, locks, deleted files.
-#[expect(unsafe_code, reason = "rustix has no close_range")]
-fn close_all_others() {
-    // SAFETY: nothing in this process owns a descriptor above standard input: it runs before anything opened one.
-    let closed = unsafe { libc::close_range(1, libc::c_uint::MAX, 0) };
-    if closed != 0 {
-        for fd in 1..1_024 {
-            // SAFETY: as above; kernels before 5.9 have no close_range.
-            unsafe { libc::close(fd) };
-        }
-    }
 }
 
 #[cfg(test)]

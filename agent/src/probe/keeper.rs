@@ -2,20 +2,16 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
-    os::fd::OwnedFd,
-    process::Stdio,
     time::Duration,
 };
 
 use mainstay_common::{Timestamp, process::now};
-use prost::Message as _;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     net::UnixStream,
-    process::{Child, Command},
+    process::Child,
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
@@ -26,6 +22,7 @@ use super::{
     leftover::{self, Leftover},
     wire::{self, Question, Reply},
 };
+use crate::children;
 
 /// A child that takes longer than this no longer holds up the rest: the next question goes to another one.
 const STEP_ASIDE: Duration = Duration::from_millis(60);
@@ -184,24 +181,9 @@ fn tell(reply: oneshot::Sender<Outcome>, outcome: Outcome) {
     reply.send(outcome).unwrap_or(());
 }
 
-fn start(program: &OsString) -> io::Result<Line> {
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    rustix::io::ioctl_fionbio(&ours, true)?;
-    let child = Command::new(program)
-        .arg0("mainstay-agent")
-        .arg(CHILD)
-        .arg(std::process::id().to_string())
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    Ok(Line { socket: UnixStream::from_std(stream(ours))?, _child: child })
-}
-
-fn stream(fd: OwnedFd) -> std::os::unix::net::UnixStream {
-    fd.into()
+fn start(program: &OsStr) -> io::Result<Line> {
+    let (socket, child) = children::start(program, CHILD)?;
+    Ok(Line { socket, _child: child })
 }
 
 /// One question and its answer, however late. Gives the child back if it can serve again: one that hung ends.
@@ -227,13 +209,8 @@ async fn exchange(mut line: Line, asked: Asked, since: Timestamp) -> (Key, Optio
 }
 
 async fn converse(socket: &mut UnixStream, question: &Question) -> io::Result<Reply> {
-    socket.write_all(&wire::frame(question)).await?;
-    let mut head = [0; 4];
-    socket.read_exact(&mut head).await?;
-    let length = wire::body_length(head).ok_or(io::ErrorKind::InvalidData)?;
-    let mut body = vec![0; length];
-    socket.read_exact(&mut body).await?;
-    Reply::decode(body.as_slice()).map_err(io::Error::other)
+    socket.write_all(&children::frame(question)).await?;
+    children::read(socket).await
 }
 
 fn question(key: &Key, ask: &Ask) -> Question {

@@ -2,9 +2,6 @@
 
 use prost::Message;
 
-/// The longest frame either side accepts.
-pub(super) const FRAME_LIMIT: usize = 1 << 20;
-
 /// A question.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Question {
@@ -135,18 +132,4 @@ impl Owner {
     pub fn flag(&self, name: &str) -> Option<&str> {
         self.flags.iter().rev().find_map(|flag| flag.strip_prefix(name)?.strip_prefix('='))
     }
-}
-
-/// A message with its length before it.
-pub(super) fn frame(message: &impl Message) -> Vec<u8> {
-    let body = message.encode_to_vec();
-    let mut framed = Vec::with_capacity(body.len() + 4);
-    framed.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
-    framed.extend_from_slice(&body);
-    framed
-}
-
-/// The length of the body that follows; `None` where it is too long to be ours.
-pub(super) fn body_length(head: [u8; 4]) -> Option<usize> {
-    usize::try_from(u32::from_le_bytes(head)).ok().filter(|length| *length <= FRAME_LIMIT)
 }
