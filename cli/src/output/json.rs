@@ -10,7 +10,7 @@ use serde::Serialize;
 /// # Errors
 /// Where a value cannot be JSON.
 pub(crate) fn pretty(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value).map(|text| visible(&text) + "\n").map_err(|error| cannot(&error))
+    serde_json::to_string_pretty(value).map(|text| visible(&text, escape) + "\n").map_err(|error| cannot(&error))
 }
 
 /// One line of JSON.
@@ -18,40 +18,50 @@ pub(crate) fn pretty(value: &impl Serialize) -> Result<String, Failure> {
 /// # Errors
 /// Where a value cannot be JSON.
 pub(crate) fn line(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string(value).map(|text| visible(&text) + "\n").map_err(|error| cannot(&error))
+    serde_json::to_string(value).map(|text| visible(&text, escape) + "\n").map_err(|error| cannot(&error))
 }
 
-/// YAML.
+/// YAML. Its plain style cannot escape what hides; where a text does, the whole is written in JSON's style, which is
+/// YAML too and can.
 ///
 /// # Errors
 /// Where a value cannot be YAML.
 pub(crate) fn yaml(value: &impl Serialize) -> Result<String, Failure> {
-    serde_yaml_ng::to_string(value).map_err(|error| cannot(&error))
+    let plain = serde_yaml_ng::to_string(value).map_err(|error| cannot(&error))?;
+    if !plain.chars().any(|c| c != '\n' && hides(c)) {
+        return Ok(plain);
+    }
+    let flow = serde_json::to_string_pretty(value).map_err(|error| cannot(&error))?;
+    Ok(visible(&flow, |c, whole| write!(whole, "\\U{:08x}", u32::from(c)).unwrap_or(())) + "\n")
 }
 
 fn cannot(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(ExitCode::Failed, "cannot print", error.to_string(), "report this; -o table may work")
 }
 
-/// Writes characters that a terminal acts on, or that hide, as JSON's own escapes: the text stays exact. Beyond ASCII
-/// JSON has nothing but strings, and serde escaped the rest.
-fn visible(json: &str) -> String {
-    let hides = |c: &char| *c == '\u{7f}' || (!c.is_ascii() && hidden(*c));
-    if !json.chars().any(|c| hides(&c)) {
+/// Writes characters that a terminal acts on, or that hide, as escapes: the text stays exact. Beyond ASCII JSON has
+/// nothing but strings, and serde escaped the rest.
+fn visible(json: &str, escape: impl Fn(char, &mut String)) -> String {
+    if !json.chars().any(hides) {
         return json.to_owned();
     }
     let mut whole = String::with_capacity(json.len() + 64);
     for c in json.chars() {
-        if hides(&c) {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                // Writing to a String cannot fail.
-                write!(whole, "\\u{unit:04x}").unwrap_or(());
-            }
-        } else {
-            whole.push(c);
-        }
+        if hides(c) { escape(c, &mut whole) } else { whole.push(c) }
     }
     whole
+}
+
+/// JSON's own escape.
+fn escape(c: char, whole: &mut String) {
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        // Writing to a String cannot fail.
+        write!(whole, "\\u{unit:04x}").unwrap_or(());
+    }
+}
+
+fn hides(c: char) -> bool {
+    c == '\u{7f}' || (!c.is_ascii() && hidden(c))
 }
 
 fn hidden(c: char) -> bool {
@@ -75,6 +85,15 @@ mod tests {
             prop_assert!(!rest.chars().any(|c| c.is_control() || (!c.is_ascii() && hidden(c))));
             prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn yaml_is_plain_where_nothing_hides_and_escaped_where_something_does() {
+        assert_eq!(yaml(&["web", "db"]).unwrap(), "- web\n- db\n");
+        let hostile = ["a\u{202e}b\u{e0041}", "\u{1b}[31m"];
+        let told = yaml(&hostile).unwrap();
+        assert!(told.is_ascii() && !told.contains('\u{1b}'), "{told}");
+        assert_eq!(serde_yaml_ng::from_str::<Vec<String>>(&told).unwrap(), hostile);
     }
 
     #[test]

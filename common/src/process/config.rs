@@ -61,12 +61,15 @@ fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
 
 /// The candidate that is most like `word`, if one is much like it.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
+    // A slip of the finger is one change or two; a word half remembered begins alike.
+    let likeness = |candidate: &str| {
+        let changes = strsim::osa_distance(word, candidate);
+        let slip = changes <= 1 + word.chars().count() / 6;
+        let alike = strsim::jaro_winkler(word, candidate);
+        (slip || alike > 0.75).then_some(if slip { 1.0 + alike } else { alike })
+    };
+    let likely = candidates.into_iter().filter_map(|candidate| Some((likeness(candidate)?, candidate)));
+    likely.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]
@@ -89,6 +92,15 @@ mod tests {
         let failure = parse::<Sample>("interval = 5\n\ndata-dri = \"/x\"\n", "agent.toml").unwrap_err();
         assert_eq!(failure.what, "agent.toml:3: unknown key `data-dri`");
         assert_eq!(failure.why, "nearest: `data-dir`");
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_is_near_and_another_word_is_not() {
+        let near = |word| nearest(word, ["lab", "web-1", "retention"]);
+        assert_eq!(near("lba"), Some("lab"));
+        assert_eq!(near("web1"), Some("web-1"));
+        assert_eq!(near("retenton"), Some("retention"));
+        assert_eq!(near("mail"), None);
     }
 
     #[test]

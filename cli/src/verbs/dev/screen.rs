@@ -17,7 +17,7 @@ use crate::{
 /// The context that dev writes.
 const CONTEXT: &str = "dev";
 /// Three commands to try; a test runs them as they are printed.
-const TRY: [&str; 3] = ["status", "disk ls", "container ls"];
+const TRY: [&str; 3] = ["status", "node ls", "disk ls"];
 
 /// A line of text.
 pub(super) fn say(line: &str) -> Result<(), Failure> {
