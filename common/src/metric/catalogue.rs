@@ -198,6 +198,8 @@ catalogue! {
     165 COORDINATOR_REQUESTS_TOTAL "coordinator_requests_total" None Counter ["service"] "Calls answered.";
     166 COORDINATOR_INFO "coordinator_info" None Info ["version", "replica"] "The replica.";
     167 COORDINATOR_VIEW_BYTES "coordinator_view_bytes" Bytes Gauge [] "Rough size of the live view.";
+    180 COORDINATOR_CONNECTIONS "coordinator_connections" None Gauge ["role"] "Connections by who is on the other end.";
+    181 COORDINATOR_CUT_TOTAL "coordinator_cut_total" None Counter ["what"] "Rows, labels and texts of samples that were cut at a limit.";
 }
 
 #[cfg(test)]

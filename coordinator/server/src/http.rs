@@ -12,13 +12,21 @@ use mainstay_common::{
 };
 use mainstay_core::live::presence;
 
-use crate::{VERSION, api::Shared, gate::Refusals};
+use tokio::sync::watch;
+
+use crate::{
+    VERSION,
+    api::Shared,
+    gate::{Census, Refusals},
+};
 
 /// What the address answers.
-pub(crate) fn handler(shared: Shared, refusals: Arc<Refusals>) -> Handler {
+pub(crate) fn handler(shared: Shared, refusals: Arc<Refusals>, census: watch::Receiver<Census>) -> Handler {
     Arc::new(move |path| match path {
         "/" => Some(Page { content_type: "text/plain; charset=utf-8", body: front(&shared) }),
-        "/metrics" => Some(Page { content_type: openmetrics::CONTENT_TYPE, body: metrics(&shared, &refusals) }),
+        "/metrics" => {
+            Some(Page { content_type: openmetrics::CONTENT_TYPE, body: metrics(&shared, &refusals, *census.borrow()) })
+        }
         "/healthz" => Some(Page { content_type: "text/plain; charset=utf-8", body: "ok\n".into() }),
         _ => None,
     })
@@ -32,7 +40,7 @@ fn front(shared: &Shared) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts above 2^53 may lose their last digit")]
-fn metrics(shared: &Shared, refusals: &Refusals) -> String {
+fn metrics(shared: &Shared, refusals: &Refusals, census: Census) -> String {
     let (state, live, now) = (shared.log.read(), shared.view.read(), now());
     let mut out = openmetrics::Exposition::default();
     for possible in NodeState::ALL {
@@ -49,6 +57,9 @@ fn metrics(shared: &Shared, refusals: &Refusals) -> String {
         (&m::COORDINATOR_SAMPLE_BYTES_TOTAL, &counts.bytes),
     ] {
         out.add(metric, &[], value.load(Ordering::Relaxed) as f64);
+    }
+    for (role, count) in [("stranger", census.strangers), ("agent", census.agents), ("person", census.people)] {
+        out.add(&m::COORDINATOR_CONNECTIONS, &[("role", role.as_bytes())], count as f64);
     }
     for (refusal, count) in refusals.read() {
         out.add(&m::COORDINATOR_REFUSALS_TOTAL, &[("reason", refusal.as_str().as_bytes())], count as f64);

@@ -2,6 +2,7 @@
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use mainstay_common::{
     ExitCode, Failure,
     process::{
@@ -13,13 +14,12 @@ use mainstay_common::{
 };
 use mainstay_proto::v1 as pb;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
-use tonic::transport::Server;
 
 use crate::{
     admin_socket,
     api::{AdminService, EnrolService, OperatorService, Shared, ViewerService},
     config::ServeConfig,
-    gate::{self, AuthoriseLayer, Refusals},
+    gate::{self, AuthoriseLayer, Budget, Gate, Refusals},
     identity::{Ca, REPLICA_LIFE},
     ingest::{AgentService, View},
     init,
@@ -29,7 +29,11 @@ use crate::{
 
 /// Largest message from an agent; a full sample of 2,000 containers stays below it.
 const MAX_SAMPLE_BYTES: usize = mainstay_proto::MAX_MESSAGE_BYTES;
-/// Largest message from anybody else.
+/// Largest message from whoever shows no certificate: a token, a name and a signing request.
+const MAX_ENROLMENT_BYTES: usize = 8 * 1024;
+/// Largest question to health and reflection.
+const MAX_PROBE_BYTES: usize = 4 * 1024;
+/// Largest message from a person.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 /// How long parts may take to end: SIGTERM ends the whole within 5 s.
@@ -82,27 +86,26 @@ pub async fn run(
         addresses: Arc::new([if config.announce_listen { addresses.0.to_string() } else { meta.advertise }]),
     };
     let refusals = Arc::new(Refusals::default());
+    let gate = Gate {
+        listener,
+        tls: Arc::new(ArcSwap::new(tls)),
+        cluster: meta.cluster_id,
+        state: log.watch(),
+        refusals: Arc::clone(&refusals),
+        budget: Budget::of_this_process(),
+        stop: shared_stop.clone(),
+    };
+    let (incoming, census, accepting) = gate.open();
+    tasks.spawn(accepting);
     tasks.spawn(http::serve(
         http_listener,
-        crate::http::handler(shared.clone(), Arc::clone(&refusals)),
+        crate::http::handler(shared.clone(), Arc::clone(&refusals), census),
         shared_stop.clone(),
     ));
     tasks.spawn(admin_socket::serve(dir.file(admin_socket::NAME), shared.clone(), shared_stop.clone()));
-    let (incoming, accepting) =
-        gate::connections(listener, tls, meta.cluster_id, Arc::clone(&refusals), shared_stop.clone());
-    tasks.spawn(accepting);
 
-    let health = health().await;
-    let router = Server::builder()
-        .max_concurrent_streams(64)
-        .http2_max_local_error_reset_streams(Some(128))
-        .http2_max_pending_accept_reset_streams(Some(20))
-        .http2_max_header_list_size(8 * 1024)
-        .max_frame_size(16 * 1024)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .initial_stream_window_size(64 * 1024)
-        .initial_connection_window_size(256 * 1024)
+    let health = health().await.max_decoding_message_size(MAX_PROBE_BYTES);
+    let router = gate::server()
         .layer(AuthoriseLayer::new(log, refusals))
         .add_service(health)
         .add_service(
@@ -111,7 +114,7 @@ pub async fn run(
         )
         .add_service(
             pb::enrol_server::EnrolServer::new(EnrolService(shared.clone()))
-                .max_decoding_message_size(MAX_REQUEST_BYTES),
+                .max_decoding_message_size(MAX_ENROLMENT_BYTES),
         )
         .add_service(
             pb::viewer_server::ViewerServer::new(ViewerService(shared.clone()))
@@ -124,7 +127,7 @@ pub async fn run(
         .add_service(
             pb::admin_server::AdminServer::new(AdminService(shared)).max_decoding_message_size(MAX_REQUEST_BYTES),
         )
-        .add_service(reflection()?);
+        .add_service(reflection()?.max_decoding_message_size(MAX_PROBE_BYTES));
     let (listen, http) = addresses;
     tracing::info!(%listen, %http, cluster, version = crate::VERSION, "serving");
     ready::ready();

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use mainstay_common::identity::{HumanRole, Subject};
-use mainstay_core::{State, node};
+use mainstay_core::{KeyFingerprint, State, node};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -42,26 +42,26 @@ fn door(path: &str) -> Option<Door> {
     }
 }
 
-/// Finds out who calls: the certificate must be the one that the state knows for that name.
-fn caller(peer: &Peer, state: &State) -> Result<Caller, (Refusal, Status)> {
-    match &peer.who {
-        None => Ok(Caller::Anonymous),
-        Some((Subject::Agent(id), key)) => match state.nodes.standing(id, *key) {
-            node::Standing::Member => Ok(Caller::Agent(id.clone(), *key)),
-            node::Standing::Removed => Err((Refusal::Unregistered, failure::node_removed(id))),
-            node::Standing::OtherKey => Err((Refusal::Unregistered, failure::other_key(id))),
-            node::Standing::Unknown => Err((Refusal::Unregistered, failure::node_unknown_here(id))),
+/// Whether the state knows that name with that key, and as whom it may call.
+///
+/// # Errors
+/// The refusal, and what the caller is told.
+pub(super) fn standing(subject: &Subject, key: KeyFingerprint, state: &State) -> Result<Caller, (Refusal, Status)> {
+    match subject {
+        Subject::Agent(id) => match state.nodes.standing(id, key) {
+            node::Standing::Member => Ok(Caller::Agent(id.clone(), key)),
+            node::Standing::Removed => Err((Refusal::Removed, failure::node_removed(id))),
+            node::Standing::OtherKey => Err((Refusal::OtherKey, failure::other_key(id))),
+            node::Standing::Unknown => Err((Refusal::Unknown, failure::node_unknown_here(id))),
         },
-        Some((Subject::User(role, name), key)) => {
-            if state.users.allows(name, *role, *key) {
-                Ok(Caller::User(*role, name.clone(), *key))
+        Subject::User(role, name) => {
+            if state.users.allows(name, *role, key) {
+                Ok(Caller::User(*role, name.clone(), key))
             } else {
-                Err((Refusal::Unregistered, failure::user_revoked(name)))
+                Err((Refusal::Revoked, failure::user_revoked(name)))
             }
         }
-        Some((Subject::Replica(_), _)) => {
-            Err((Refusal::Role, failure::role(&peer_words(peer), "of an agent or a person")))
-        }
+        Subject::Replica(_) => Err((Refusal::Role, failure::role(&subject.to_string(), "of an agent or a person"))),
     }
 }
 
@@ -71,8 +71,11 @@ fn admit(path: &str, peer: Option<&Peer>, state: &State) -> Result<Caller, (Refu
     if door == Door::Anyone {
         return Ok(Caller::Anonymous);
     }
-    let caller = caller(peer, state)?;
-    let denied = |needs: &str| Err((Refusal::Role, failure::role(&peer_words(peer), needs)));
+    let caller = match &peer.who {
+        None => Caller::Anonymous,
+        Some((subject, key)) => standing(subject, *key, state)?,
+    };
+    let denied = |needs: &str| Err((Refusal::Role, failure::role(&peer.to_string(), needs)));
     match (door, &caller) {
         (Door::Anyone, _) => Ok(caller),
         (_, Caller::Anonymous) => Err((Refusal::Role, failure::no_certificate())),
@@ -81,10 +84,6 @@ fn admit(path: &str, peer: Option<&Peer>, state: &State) -> Result<Caller, (Refu
         (Door::Agents, Caller::User(..)) => denied("agent"),
         (Door::People(needs), _) => denied(needs.as_str()),
     }
-}
-
-fn peer_words(peer: &Peer) -> String {
-    peer.who.as_ref().map_or_else(|| "nobody".into(), |(subject, _)| subject.to_string())
 }
 
 /// Puts a [`Caller`] into every request, or answers that it may not pass.
@@ -128,16 +127,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let peer = request.extensions().get::<Peer>().cloned();
-        match admit(request.uri().path(), peer.as_ref(), &self.layer.log.read()) {
+        let peer = request.extensions().get::<Peer>();
+        match admit(request.uri().path(), peer, &self.layer.log.read()) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 Either::Left(self.inner.call(request))
             }
             Err((refusal, status)) => {
-                self.layer.refusals.count(refusal);
                 if let Some(peer) = peer {
-                    tracing::debug!(address = %peer.address, reason = refusal.as_str(), "call refused");
+                    self.layer.refusals.refuse(refusal, peer.address, &peer.to_string(), request.uri().path());
                 }
                 Either::Right(ready(Ok(status.into_http())))
             }
@@ -148,7 +146,7 @@ where
 #[cfg(test)]
 mod tests {
     use mainstay_common::Timestamp;
-    use mainstay_core::{Command, KeyFingerprint, user};
+    use mainstay_core::{Command, user};
     use prost::Message as _;
     use tonic::Code;
 
@@ -201,12 +199,12 @@ mod tests {
         let state = state();
         let agent = Subject::Agent("n1".parse().unwrap());
         let admin = Subject::User(HumanRole::Admin, "admin".parse().unwrap());
-        for (subject, path, code) in [
-            (agent, "/mainstay.v1.Agent/Session", Code::PermissionDenied),
-            (admin, "/mainstay.v1.Admin/CreateToken", Code::Unauthenticated),
+        for (subject, path, reason, code) in [
+            (agent, "/mainstay.v1.Agent/Session", Refusal::OtherKey, Code::PermissionDenied),
+            (admin, "/mainstay.v1.Admin/CreateToken", Refusal::Revoked, Code::Unauthenticated),
         ] {
             let (refusal, status) = admit(path, Some(&peer(Some(subject), 2)), &state).unwrap_err();
-            assert_eq!((refusal, status.code()), (Refusal::Unregistered, code));
+            assert_eq!((refusal, status.code()), (reason, code));
         }
     }
 

@@ -1,188 +1,290 @@
-//! Connections: TCP, then TLS with a deadline, then a peer with a name or none.
+//! The accept loop: it owns the doorkeeper, and each connection has a task of its own until tonic takes it over.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use mainstay_common::{
     ClusterId,
-    process::{
-        shutdown::CancellationToken,
-        tls::{Certificate, Credentials, provider},
-    },
+    process::{now as clock, shutdown::CancellationToken},
 };
-use mainstay_core::KeyFingerprint;
-use rustls::{
-    RootCertStore, ServerConfig,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
-    version::TLS13,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use mainstay_core::State;
+use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
+    time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 
-use super::{Peer, Refusal, Refusals};
+use super::{
+    Peer, Refusal, Refusals, authorise,
+    connection::{Connection, Presence, Rope},
+    doorkeeper::{Census, Doorkeeper, Id, Order, Shown},
+    handshake::{self, Metered},
+    limits::{BACKLOG, Budget, HANDSHAKE_LIMIT, HELLO_LIMIT, PATIENCE, TURN_LIMIT},
+};
 
-/// How long a peer may take for its handshake.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// Handshakes at once; the rest waits in the listener's backlog.
-const HANDSHAKES: usize = 64;
+/// The log hears of a failing accept this often.
+const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(10);
+/// A listener without descriptors is asked again after this.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// The server's TLS: 1.3 only, certificates of the cluster CA or none, no resumption (it would pass a revoked or
-/// expired certificate without a look).
-///
-/// # Errors
-/// Where the credentials cannot be read or do not fit together.
-pub(crate) fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, String> {
-    let words = |error: &dyn std::fmt::Display| error.to_string();
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(credentials.ca.as_bytes()).map_err(|e| words(&e))?)
-        .map_err(|e| words(&e))?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-        .allow_unauthenticated()
-        .clear_root_hint_subjects()
-        .build()
-        .map_err(|e| words(&e))?;
-    let chain = CertificateDer::pem_slice_iter(credentials.certificate.as_bytes());
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|e| words(&e))?;
-    let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes()).map_err(|e| words(&e))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
-        .map_err(|e| words(&e))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|e| words(&e))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+type Passed = Connection<TlsStream<Metered<TcpStream>>>;
+
+/// What a connection's task tells the doorkeeper.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// A whole ClientHello came; the answer is its turn.
+    Hello(Id, oneshot::Sender<()>),
+    /// The handshake is over, with or without a certificate.
+    Identified(Id, Option<Shown>),
+    /// The connection is gone.
+    Left(Id),
 }
 
-/// A connection whose peer is known.
-pub(crate) struct Connection {
-    stream: TlsStream<TcpStream>,
-    peer: Peer,
+/// What the gate stands on.
+pub(crate) struct Gate {
+    pub(crate) listener: TcpListener,
+    /// Read anew for every handshake: whoever renews the replica's certificate stores here.
+    pub(crate) tls: Arc<ArcSwap<ServerConfig>>,
+    pub(crate) cluster: ClusterId,
+    pub(crate) state: watch::Receiver<Arc<State>>,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) budget: Budget,
+    pub(crate) stop: CancellationToken,
 }
 
-/// Accepts until `stop`; gives the connections that passed TLS, and the task that accepts them.
-pub(crate) fn connections(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    cluster: ClusterId,
-    refusals: Arc<Refusals>,
-    stop: CancellationToken,
-) -> (ReceiverStream<io::Result<Connection>>, impl Future<Output = ()> + Send + 'static) {
-    let (passed, stream) = mpsc::channel(HANDSHAKES);
-    (ReceiverStream::new(stream), accept(listener, TlsAcceptor::from(tls), cluster, refusals, passed, stop))
+impl Gate {
+    /// Accepts until `stop`: gives the connections that passed TLS, how many are in, and the task that accepts.
+    pub(crate) fn open(
+        self,
+    ) -> (ReceiverStream<io::Result<Passed>>, watch::Receiver<Census>, impl Future<Output = ()> + Send + 'static) {
+        // std asks for less, and the kernel takes a second call for the same socket.
+        if let Err(error) = rustix::net::listen(&self.listener, BACKLOG) {
+            tracing::warn!(%error, "the listener's backlog stays short");
+        }
+        let (passed, stream) = mpsc::channel(64);
+        let (said, heard) = mpsc::unbounded_channel();
+        let (census, counted) = watch::channel(Census::default());
+        let door = Door {
+            keeper: Doorkeeper::new(self.budget),
+            ropes: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            said,
+            passed,
+            census,
+            gate: self,
+        };
+        (ReceiverStream::new(stream), counted, door.keep(heard))
+    }
 }
 
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    cluster: ClusterId,
-    refusals: Arc<Refusals>,
-    passed: mpsc::Sender<io::Result<Connection>>,
-    stop: CancellationToken,
-) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
-    let mut handshakes = JoinSet::new();
-    loop {
-        while handshakes.try_join_next().is_some() {}
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            next = next => next,
-            () = stop.cancelled() => break,
-        };
-        let (tcp, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, or a peer that went away again: wait instead of spinning, and never end.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (acceptor, cluster) = (acceptor.clone(), cluster.clone());
-        let (refusals, passed) = (Arc::clone(&refusals), passed.clone());
-        handshakes.spawn(async move {
-            let _slot = slot;
-            match handshake(&acceptor, &cluster, tcp, address).await {
-                // The receiver is gone only when the server is ending.
-                Ok(connection) => drop(passed.send(Ok(connection)).await),
-                Err((refusal, why)) => {
-                    refusals.count(refusal);
-                    tracing::debug!(%address, reason = refusal.as_str(), why, "connection refused");
+/// A connection that is in, as the accept loop knows it.
+struct Guest {
+    address: SocketAddr,
+    who: String,
+    rope: Arc<Rope>,
+    /// Its task waits for this.
+    turn: Option<oneshot::Sender<()>>,
+}
+
+struct Door {
+    gate: Gate,
+    keeper: Doorkeeper,
+    ropes: BTreeMap<Id, Guest>,
+    tasks: JoinSet<()>,
+    said: mpsc::UnboundedSender<Said>,
+    passed: mpsc::Sender<io::Result<Passed>>,
+    census: watch::Sender<Census>,
+}
+
+impl Door {
+    async fn keep(mut self, mut heard: mpsc::UnboundedReceiver<Said>) {
+        let mut state = self.gate.state.clone();
+        let mut warned: Option<Instant> = None;
+        // After a failed accept, until when nobody is accepted.
+        let mut pause: Option<tokio::time::Instant> = None;
+        loop {
+            let round = tokio::time::Instant::from_std(self.keeper.next_round(now()));
+            tokio::select! {
+                accepted = self.gate.listener.accept(), if pause.is_none() => match accepted {
+                    Ok((tcp, address)) => self.arrive(tcp, address),
+                    Err(error) => {
+                        // Out of descriptors, or a peer that went away again: wait instead of spinning, and never end.
+                        pause = Some(tokio::time::Instant::now() + ACCEPT_AGAIN);
+                        if warned.is_none_or(|at| now().duration_since(at) >= ACCEPT_WARNING_EVERY) {
+                            warned = Some(now());
+                            tracing::warn!(%error, "a connection could not be accepted; the listener goes on");
+                        }
+                    }
+                },
+                () = pause_over(pause) => pause = None,
+                said = heard.recv() => match said {
+                    Some(said) => self.hear(said),
+                    None => break,
+                },
+                changed = state.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let state = Arc::clone(&state.borrow_and_update());
+                    self.keeper.recheck(now(), |shown| counts(shown, &state));
                 }
+                () = tokio::time::sleep_until(round) => {
+                    let orders = self.keeper.round(now(), clock());
+                    self.carry_out(orders);
+                    while self.tasks.try_join_next().is_some() {}
+                }
+                () = self.gate.stop.cancelled() => break,
+            }
+        }
+        self.tasks.shutdown().await;
+    }
+
+    fn arrive(&mut self, tcp: TcpStream, address: SocketAddr) {
+        let (id, orders) = self.keeper.arrive(address);
+        let rope = Rope::new();
+        self.ropes.insert(id, Guest { address, who: String::new(), rope: Arc::clone(&rope), turn: None });
+        let arrival = Arrival {
+            tcp,
+            address,
+            rope: Arc::clone(&rope),
+            tls: Arc::clone(&self.gate.tls),
+            cluster: self.gate.cluster.clone(),
+            refusals: Arc::clone(&self.gate.refusals),
+            presence: Presence { id, said: self.said.clone() },
+            passed: self.passed.clone(),
+        };
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = arrival.pass() => {}
+                // The doorkeeper counted it already.
+                _ = std::future::poll_fn(|cx| rope.poll_pulled(cx)) => {}
             }
         });
+        self.carry_out(orders);
     }
-    handshakes.shutdown().await;
+
+    fn hear(&mut self, said: Said) {
+        let orders = match said {
+            Said::Hello(id, turn) => {
+                if let Some(guest) = self.ropes.get_mut(&id) {
+                    guest.turn = Some(turn);
+                }
+                self.keeper.hello(id, now())
+            }
+            Said::Identified(id, shown) => {
+                let counts = shown.as_ref().is_some_and(|shown| counts(shown, &self.gate.state.borrow()).is_ok());
+                if let (Some(guest), Some(shown)) = (self.ropes.get_mut(&id), &shown) {
+                    guest.who = shown.subject.to_string();
+                }
+                self.keeper.identified(id, shown, counts, now())
+            }
+            Said::Left(id) => {
+                self.ropes.remove(&id);
+                self.keeper.left(id, now())
+            }
+        };
+        self.carry_out(orders);
+    }
+
+    fn carry_out(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            match order {
+                Order::Seat(id) => {
+                    // A task that gave up meanwhile says so by leaving.
+                    if let Some(turn) = self.ropes.get_mut(&id).and_then(|guest| guest.turn.take()) {
+                        turn.send(()).unwrap_or(());
+                    }
+                }
+                Order::Cut(id, refusal) => {
+                    if let Some(guest) = self.ropes.get(&id) {
+                        guest.rope.pull(refusal);
+                        self.gate.refusals.refuse(refusal, guest.address, &guest.who, "");
+                    }
+                }
+            }
+        }
+        let census = self.keeper.census();
+        self.census.send_if_modified(|before| std::mem::replace(before, census) != census);
+    }
 }
 
-async fn handshake(
-    acceptor: &TlsAcceptor,
-    cluster: &ClusterId,
+async fn pause_over(pause: Option<tokio::time::Instant>) {
+    match pause {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The runtime's clock, which tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn counts(shown: &Shown, state: &State) -> Result<(), Refusal> {
+    authorise::standing(&shown.subject, shown.key, state).map(drop).map_err(|(refusal, _)| refusal)
+}
+
+/// A connection on its way in.
+struct Arrival {
     tcp: TcpStream,
     address: SocketAddr,
-) -> Result<Connection, (Refusal, String)> {
-    tcp.set_nodelay(true).map_err(|error| (Refusal::Handshake, error.to_string()))?;
-    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(tcp))
-        .await
-        .map_err(|_| (Refusal::HandshakeTimeout, String::new()))?
-        .map_err(|error| (Refusal::Handshake, error.to_string()))?;
-    let who = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-        None => None,
-        Some(der) => {
-            let certificate = Certificate::from_der(der).map_err(|error| (Refusal::Identity, error.to_string()))?;
-            if certificate.identity.cluster != *cluster {
-                return Err((Refusal::Identity, "of another cluster".into()));
-            }
-            Some((certificate.identity.subject, KeyFingerprint(certificate.spki_sha256)))
+    rope: Arc<Rope>,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    cluster: ClusterId,
+    refusals: Arc<Refusals>,
+    presence: Presence,
+    passed: mpsc::Sender<io::Result<Passed>>,
+}
+
+impl Arrival {
+    async fn pass(self) {
+        let (address, refusals) = (self.address, Arc::clone(&self.refusals));
+        let passed = self.passed.clone();
+        match self.handshake().await {
+            // The receiver is gone only when the server is ending.
+            Ok(connection) => drop(passed.send(Ok(connection)).await),
+            Err((refusal, why)) => refusals.refuse(refusal, address, "", &why),
         }
-    };
-    Ok(Connection { stream, peer: Peer { address, who } })
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
+    async fn handshake(self) -> Result<Passed, (Refusal, String)> {
+        let late = |what: &str| (Refusal::HandshakeTimeout, what.to_owned());
+        let id = self.presence.id;
+        self.tcp.set_nodelay(true).map_err(|error| (Refusal::Handshake, error.to_string()))?;
+        let hello = async {
+            // A peer that says nothing costs no buffers.
+            self.tcp.readable().await?;
+            LazyConfigAcceptor::new(Acceptor::default(), Metered::new(self.tcp)).await
+        };
+        let start = timeout(HELLO_LIMIT, hello).await.map_err(|_| late("no ClientHello"))?;
+        let start = start.map_err(|error| handshake::failed(&error))?;
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let (turn, begins) = oneshot::channel();
+        self.presence.said.send(Said::Hello(id, turn)).map_err(|_| late("the replica is ending"))?;
+        let begins = timeout(TURN_LIMIT, begins).await.map_err(|_| late("its turn did not come"))?;
+        begins.map_err(|_| late("the replica is ending"))?;
+
+        let stream = timeout(HANDSHAKE_LIMIT, start.into_stream(self.tls.load_full())).await;
+        let stream = stream.map_err(|_| late("the handshake did not end"))?;
+        let mut stream = stream.map_err(|error| handshake::failed(&error))?;
+        stream.get_mut().0.lift();
+        let shown = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+            None => None,
+            Some(der) => Some(handshake::identity(der, &self.cluster)?),
+        };
+        let who = shown.as_ref().map(|shown| (shown.subject.clone(), shown.key));
+        self.presence.said.send(Said::Identified(id, shown)).map_err(|_| late("the replica is ending"))?;
+        let peer = Peer { address: self.address, who };
+        Ok(Connection::new(stream, peer, PATIENCE, self.rope, self.refusals, self.presence))
     }
 }

@@ -1,11 +1,20 @@
-//! The door: who is on the other end of a connection, and which services they may call.
+//! The door: who is on the other end of a connection, how many may be in, and which services they may call.
 
 mod authorise;
+mod connection;
+mod crowd;
+mod doorkeeper;
+mod handshake;
+mod limits;
 mod listener;
+mod pace;
 mod peer;
 mod refusals;
 
 pub(crate) use authorise::AuthoriseLayer;
-pub(crate) use listener::{connections, server_config};
+pub(crate) use doorkeeper::{Block, Census};
+pub(crate) use handshake::server_config;
+pub(crate) use limits::{Budget, server};
+pub(crate) use listener::Gate;
 pub(crate) use peer::{Caller, Peer};
 pub(crate) use refusals::{Refusal, Refusals};

@@ -1,6 +1,6 @@
 //! The other end.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use mainstay_common::{
     NodeId, UserName,
@@ -15,6 +15,15 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Who it is and with which key; `None` without a certificate.
     pub(crate) who: Option<(Subject, KeyFingerprint)>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.who {
+            Some((subject, _)) => subject.fmt(f),
+            None => f.write_str("nobody"),
+        }
+    }
 }
 
 /// Who calls, after the state agreed: put into every request that passes the gate.
