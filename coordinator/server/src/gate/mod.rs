@@ -2,7 +2,6 @@
 
 mod authorise;
 mod connection;
-mod crowd;
 mod doorkeeper;
 mod handshake;
 mod limits;

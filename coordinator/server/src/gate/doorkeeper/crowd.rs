@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::doorkeeper::Id;
+use super::guest::Id;
 
 /// Who is in, by key: an address, a node, a person. Ids grow, so the least one of a key is its oldest.
 #[derive(Debug)]
