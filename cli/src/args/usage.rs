@@ -53,6 +53,9 @@ fn why(error: &Error, command: &str) -> String {
             let other: Vec<String> = list(error, ContextKind::PriorArg);
             format!("it does not go with {}", other.join(", "))
         }
+        _ if !near.is_empty() && !valid.is_empty() => {
+            format!("nearest: {}; valid: {}", near.join(", "), valid.join(", "))
+        }
         _ if !near.is_empty() => format!("nearest: {}", near.join(", ")),
         _ if !valid.is_empty() => format!("valid: {}", valid.join(", ")),
         _ => match std::error::Error::source(error) {

@@ -54,6 +54,9 @@ pub async fn run(eyes: Eyes, link: Link, mut listing: watch::Receiver<Listed>) {
     let (mut sessions, mut events, mut uses) = (link.session(), link.events(), link.uses());
     let mut folders = interval(FOLDER_EVERY);
     folders.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // As long as events arrive, what they told is what there is.
+    let mut ticks = interval(eyes.config.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut eye = Eye::new(eyes);
     loop {
         tokio::select! {
@@ -84,6 +87,7 @@ pub async fn run(eyes: Eyes, link: Link, mut listing: watch::Receiver<Listed>) {
                 Err(_) => return,
             },
             _ = folders.tick() => eye.read_folder_soon(),
+            _ = ticks.tick() => eye.tell_soon(),
             Some(done) = eye.work.join_next() => if let Ok(done) = done { eye.take(done) },
             () = sleep_until_some(eye.folder_at) => eye.read_folder(),
             () = sleep_until_some(eye.walk_at) => eye.walk(),
