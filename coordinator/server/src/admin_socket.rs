@@ -40,17 +40,21 @@ enum Answer {
     Refused(String),
 }
 
-/// Serves until `stop`.
-pub(crate) async fn serve(path: PathBuf, shared: Shared, stop: CancellationToken) {
+/// Opens the socket, so that it is there when the replica says that it serves. Without one everything else goes on.
+pub(crate) fn open(path: &Path) -> Option<UnixListener> {
     // A socket of an earlier life is in the way; the data directory's lock says that nobody serves it.
-    fs::remove_file(&path).unwrap_or(());
-    let listener = match UnixListener::bind(&path).and_then(|listener| private(&path).map(|()| listener)) {
-        Ok(listener) => listener,
+    fs::remove_file(path).unwrap_or(());
+    match UnixListener::bind(path).and_then(|listener| private(path).map(|()| listener)) {
+        Ok(listener) => Some(listener),
         Err(error) => {
             tracing::warn!(%error, path = %path.display(), "no admin socket: `mainstay-coordinator admin` will not work");
-            return;
+            None
         }
-    };
+    }
+}
+
+/// Serves until `stop`.
+pub(crate) async fn serve(listener: UnixListener, path: PathBuf, shared: Shared, stop: CancellationToken) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {

@@ -102,7 +102,10 @@ pub async fn run(
         crate::http::handler(shared.clone(), Arc::clone(&refusals), census),
         shared_stop.clone(),
     ));
-    tasks.spawn(admin_socket::serve(dir.file(admin_socket::NAME), shared.clone(), shared_stop.clone()));
+    let admin_path = dir.file(admin_socket::NAME);
+    if let Some(socket) = admin_socket::open(&admin_path) {
+        tasks.spawn(admin_socket::serve(socket, admin_path, shared.clone(), shared_stop.clone()));
+    }
 
     let health = health().await.max_decoding_message_size(MAX_PROBE_BYTES);
     let router = gate::server()
