@@ -43,7 +43,11 @@ pub async fn look(config: EyesConfig) -> Snapshot {
 /// True when nothing is missing that could still come.
 fn complete(seen: &Snapshot) -> bool {
     let no_engine = seen.engine.as_ref().is_some_and(|engine| engine.state != EngineState::Ok.number());
-    let answered = |mount: &pb::Mount| mount.state != MountState::Unknown.number() || !mount.reason.is_empty();
+    let answered = |mount: &pb::Mount| {
+        let known = mount.state != MountState::Unknown.number() || !mount.reason.is_empty();
+        // A remote control that answers soon tells of its remote, too.
+        known && mount.rclone.as_ref().is_none_or(|rclone| rclone.rc_state != 0 && mount.remote_state != 0)
+    };
     let volumes = seen.volumes.as_ref();
     let measured = volumes.is_some_and(|volumes| volumes.rows.values().all(|volume| volume.reason != NOT_YET));
     seen.host.is_some()
@@ -71,12 +75,9 @@ pub fn sheet(seen: &Snapshot) -> String {
         let sizes = used(&values, &m::MOUNT_USED_BYTES, &m::MOUNT_AVAILABLE_BYTES, &m::MOUNT_TOTAL_BYTES);
         let state = word(MountState::from_number(mount.state));
         let why = because(&mount.reason);
-        format!(
-            "{state:<9} {sizes:<34} {} from {} ({}){why}",
-            shown(&mount.path),
-            shown(&mount.source),
-            shown(&mount.fs)
-        )
+        let (path, source, fs) = (shown(&mount.path), shown(&mount.source), shown(&mount.fs));
+        let from = if source.is_empty() { String::new() } else { format!(" from {source} ({fs})") };
+        format!("{state:<9} {sizes:<34} {path}{from}{why}{}", behind(mount, &values))
     });
     let engine = seen.engine.as_ref().and_then(|engine| EngineState::from_number(engine.state));
     let reason = seen.engine.as_ref().map(|engine| because(&engine.reason)).unwrap_or_default();
@@ -109,6 +110,32 @@ pub fn sheet(seen: &Snapshot) -> String {
         }
     }
     out
+}
+
+/// What is known of the rclone behind a mount, on a line of its own.
+fn behind(mount: &pb::Mount, values: &Readings) -> String {
+    let Some(rclone) = &mount.rclone else { return String::new() };
+    let version = if rclone.version.is_empty() { String::new() } else { format!(" {}", shown(&rclone.version)) };
+    let remote = word(RemoteState::from_number(mount.remote_state));
+    let mut line =
+        format!("\n            rclone{version}: remote {remote}, rc {}", word(RcState::from_number(rclone.rc_state)));
+    let waiting = values.count(&m::RCLONE_UPLOADS_QUEUED).zip(values.count(&m::RCLONE_UPLOADS_ACTIVE));
+    if let Some((queued, active)) = waiting {
+        line += &format!(", {queued} uploads queued, {active} active");
+    }
+    if let Some(failing) = values.count(&m::RCLONE_UPLOADS_FAILING).filter(|failing| *failing > 0) {
+        line += &format!(", {failing} failing");
+    }
+    if values.count(&m::RCLONE_CACHE_FULL) == Some(1) {
+        line += ", cache full";
+    }
+    if rclone.rc_open {
+        line += ", rc open to anyone who reaches it";
+    }
+    if !rclone.last_error.is_empty() {
+        line += &format!(", last error: {}", shown(&rclone.last_error));
+    }
+    line
 }
 
 fn host_lines(out: &mut String, host: &pb::Host) {

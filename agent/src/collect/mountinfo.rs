@@ -64,7 +64,7 @@ fn number(digits: &[u8]) -> Option<u32> {
 }
 
 /// The kernel writes space, tab, newline, backslash and `#` as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {

@@ -14,6 +14,9 @@ const CALM: Duration = Duration::from_secs(300);
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// Sizes that are this much older than the time between questions are told with their age.
 const SLACK: Duration = Duration::from_secs(2);
+/// The words for why, where more than one event leads to them.
+const STOPPED: &str = "process_stopped";
+const NOT_MOUNTED: &str = "not_mounted";
 
 /// A moment, by both clocks: the wall's is shown, the steady one measures.
 #[derive(Clone, Copy, Debug)]
@@ -27,28 +30,39 @@ pub(super) struct Now {
 pub(super) enum Event {
     /// A child was given the question.
     Asked,
-    /// It answered in time.
-    Answered(Verdict),
-    /// It did not; it was asked then.
-    Silent(Timestamp),
+    /// What became of it.
+    Came(Fate),
     /// It answered after all, or its child ended; `failed`: with an error, which a mount that lives again would not give.
     AnsweredLate { failed: bool },
-    /// A child of an earlier life of the agent still waits for it, known since then.
-    StillAsked(Timestamp),
-    /// Too many others hang.
-    TooManyHang,
-    /// No child could ask.
-    NotAsked(String),
     /// The process that serves it is stopped.
     Stopped,
     /// The process that serves it runs.
     Runs,
     /// The process that served it ended.
     OwnerEnded,
-    /// Requests had waited for its process, and none does now.
-    NoneWaits,
+    /// Requests of others wait for it, or time out: a sign, no proof.
+    OthersWait,
+    /// Requests of others that waited are answered: a sign, no proof.
+    OthersGoOn,
     /// It is mounted no longer.
     Left,
+}
+
+/// What became of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It was answered in time.
+    Answered(Verdict),
+    /// It was not; it was asked then.
+    Silent(Timestamp),
+    /// Another one is still outstanding, of an earlier life of the agent or of this mount, since then.
+    StillAsked(Timestamp),
+    /// Another mount answered, which took the place of this one.
+    OtherAnswered,
+    /// Too many others hang.
+    TooManyHang,
+    /// No child could ask.
+    NotAsked(String),
 }
 
 /// Whether a child is with it.
@@ -112,41 +126,28 @@ impl Life {
     /// A mount that should be there and is not, since then.
     pub(super) fn missing(since: Timestamp, now: Now) -> Self {
         let mut life = Self::unasked("", now);
-        life.enter(MountState::Gone, "not_mounted", since);
+        life.enter(MountState::Gone, NOT_MOUNTED, since);
         life
     }
 
-    /// Takes over what happened.
+    /// Takes over what happened. What becomes of a question counts only where this life asked it.
     pub(super) fn on(&mut self, event: Event, now: Now) {
         match event {
             Event::Asked => self.question = Question::Asked(now.steady),
-            Event::Answered(verdict) => self.answered(verdict, now),
-            Event::Silent(since) => self.silent(since, now),
+            Event::Came(fate) => {
+                if let Question::Asked(at) = self.question {
+                    self.came(fate, at, now);
+                }
+            }
             Event::AnsweredLate { failed } => {
-                let wait = if failed { Duration::ZERO } else { back_off(self.hangs) };
-                self.question = Question::Idle(Some(now.steady + wait));
-            }
-            Event::StillAsked(since) => {
-                self.again(now);
-                self.enter(MountState::Hung, "no_answer", since);
-            }
-            Event::TooManyHang => {
-                self.again(now);
-                self.lose_sight("probe_limit", now);
-            }
-            Event::NotAsked(why) => {
-                self.again(now);
-                self.not_asked += 1;
-                // A child may end for reasons of its own; two in a row are no accident.
-                if self.not_asked >= 2 {
-                    self.lose_sight(&why, now);
-                } else {
-                    self.question = Question::Idle(Some(now.steady));
+                if self.question == Question::Silent {
+                    let wait = if failed { Duration::ZERO } else { back_off(self.hangs) };
+                    self.question = Question::Idle(Some(now.steady + wait));
                 }
             }
             Event::Stopped => {
                 if !std::mem::replace(&mut self.stopped, true) && self.state != MountState::Hung {
-                    self.enter(MountState::Hung, "process_stopped", now.wall);
+                    self.enter(MountState::Hung, STOPPED, now.wall);
                 }
             }
             Event::Runs => {
@@ -158,20 +159,54 @@ impl Life {
                 self.stopped = false;
                 self.hasten(now);
             }
-            Event::NoneWaits => {
+            Event::OthersWait => {
+                if self.is_good() {
+                    self.hasten(now);
+                }
+            }
+            Event::OthersGoOn => {
                 if self.state == MountState::Hung {
                     self.hasten(now);
                 }
             }
             Event::Left => {
                 (self.question, self.stopped) = (Question::Idle(None), false);
-                self.enter(MountState::Gone, "not_mounted", now.wall);
+                self.enter(MountState::Gone, NOT_MOUNTED, now.wall);
             }
         }
     }
 
-    fn answered(&mut self, verdict: Verdict, now: Now) {
-        let asked = if let Question::Asked(at) = self.question { at } else { now.steady };
+    /// What became of a question that was asked `at`.
+    fn came(&mut self, fate: Fate, at: Instant, now: Now) {
+        self.question = Question::Idle(Some(now.steady + self.every));
+        match fate {
+            Fate::Answered(verdict) => self.answered(verdict, at, now),
+            Fate::Silent(since) => self.silent(since, now),
+            Fate::StillAsked(since) => {
+                let age = now.wall.since(since);
+                if age >= PATIENCE {
+                    self.enter(MountState::Hung, self.silence(), since);
+                } else {
+                    self.question = Question::Idle(Some(now.steady + (PATIENCE - age)));
+                    if self.state == MountState::Unknown {
+                        self.enter(MountState::Unknown, "still_asked", now.wall);
+                    }
+                }
+            }
+            Fate::TooManyHang => self.lose_sight("probe_limit", now),
+            // The list of mounts will tell what stands there; until it does, this is no answer of ours.
+            Fate::OtherAnswered => self.not_asked("another mount answers in its place", now),
+            Fate::NotAsked(why) => {
+                self.not_asked(&why, now);
+                // A child may end for reasons of its own.
+                if self.not_asked == 1 {
+                    self.hasten(now);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, verdict: Verdict, asked: Instant, now: Now) {
         self.question = Question::Idle(Some(asked + self.every));
         self.not_asked = 0;
         self.calm_since.get_or_insert(now.steady);
@@ -192,12 +227,19 @@ impl Life {
         }
         self.hangs += 1;
         self.question = Question::Silent;
-        self.enter(MountState::Hung, "no_answer", since);
+        self.enter(MountState::Hung, self.silence(), since);
     }
 
-    /// The next question, at its usual time.
-    fn again(&mut self, now: Now) {
-        self.question = Question::Idle(Some(now.steady + self.every));
+    fn silence(&self) -> &'static str {
+        if self.stopped { STOPPED } else { "no_answer" }
+    }
+
+    /// Twice in a row is no accident.
+    fn not_asked(&mut self, why: &str, now: Now) {
+        self.not_asked += 1;
+        if self.not_asked >= 2 {
+            self.lose_sight(why, now);
+        }
     }
 
     /// The next question as soon as there can be one.

@@ -7,38 +7,49 @@ use mainstay_common::{
 };
 use mainstay_proto::v1 as pb;
 
-use super::{Mount, life::Life};
-use crate::collect::{rclone, readings};
+use tokio::time::Instant;
+
+use super::{life::Life, lookout::Mount, search::Search};
+use crate::collect::{
+    rclone::{Follower, Known, rc_is_open},
+    readings,
+};
 
 /// The row of a mount that is there.
 pub(super) fn of(mount: &Mount, at: Timestamp) -> pb::Mount {
-    let (entry, watched) = (&mount.mounted.entry, &mount.watched);
-    let known = watched.rclone.as_ref();
-    let mut values = known.map(|known| known.readings.clone()).unwrap_or_default();
-    values.set_count(&m::MOUNT_WAITING, watched.waiting);
+    let entry = &mount.mounted.entry;
+    let known = mount.rclone.as_ref().map(Follower::known);
+    let mut values = known.as_ref().map(Known::readings).unwrap_or_default();
+    values.set_count(&m::MOUNT_WAITING, mount.signs.waiting);
     let mut row = of_life(&mount.life, values, at);
     row.path.clone_from(&entry.path);
     row.source.clone_from(&entry.source);
     row.fs.clone_from(&entry.fs);
     row.aliases.clone_from(&mount.mounted.aliases);
-    row.remote_state = remote(mount.remote_failed, known).number();
-    let owner = watched.owner.as_ref();
-    row.rclone = known.filter(|_| entry.fs == "fuse.rclone").map(|known| pb::Rclone {
-        rc_state: known.rc_state.number(),
-        version: known.version.clone(),
+    if entry.fs == "fuse.rclone" {
+        row.remote_state = remote(mount.remote_failed_at, known.as_ref()).map_or(0, RemoteState::number);
+        row.rclone = rclone(known.as_ref(), &mount.search);
+    }
+    row
+}
+
+/// The process behind; `None` where nothing is known of it. Its state is absent until it was asked.
+fn rclone(known: Option<&Known>, search: &Search) -> Option<pb::Rclone> {
+    let owner = search.owner();
+    (known.is_some() || owner.is_some() || search.is_pending()).then(|| pb::Rclone {
+        rc_state: known.and_then(|known| known.rc_state).map_or(0, RcState::number),
+        version: known.map(|known| known.version.clone()).unwrap_or_default(),
         pid: owner.map_or(0, |owner| owner.pid),
         unit: owner.map(|owner| owner.unit.clone()).unwrap_or_default(),
-        rc_open: known.rc_open,
-        last_error: known.last_error.clone(),
-    });
-    row
+        rc_open: owner.is_some_and(rc_is_open),
+        last_error: known.map(|known| known.last_error().to_owned()).unwrap_or_default(),
+    })
 }
 
 /// The row of a mount that should be there.
 pub(super) fn of_missed(path: &[u8], source: &[u8], fs: &str, life: &Life, at: Timestamp) -> pb::Mount {
     let mut row = of_life(life, Readings::new(), at);
     (row.path, row.source, row.fs) = (path.to_vec(), source.to_vec(), fs.to_owned());
-    row.remote_state = RemoteState::Unknown.number();
     row
 }
 
@@ -60,26 +71,57 @@ fn of_life(life: &Life, mut values: Readings, at: Timestamp) -> pb::Mount {
     }
 }
 
-/// How the remote answers, which the mount's own state does not tell: rclone says so itself, or its remote control does.
-fn remote(failed: bool, known: Option<&rclone::Known>) -> RemoteState {
-    if failed {
-        return RemoteState::Error;
+/// How the remote answers, which the mount's own state does not tell: rclone says so itself where it could not, and its
+/// remote control where somebody asks. Who asked last is right. `None` before the first answer.
+fn remote(failed_at: Option<Instant>, known: Option<&Known>) -> Option<RemoteState> {
+    let Some(known) = known else {
+        return Some(if failed_at.is_some() { RemoteState::Error } else { RemoteState::Unknown });
+    };
+    match known.remote {
+        Some((RemoteState::Ok, at)) if failed_at.is_none_or(|failed| failed < at) => Some(RemoteState::Ok),
+        _ if failed_at.is_some() => Some(RemoteState::Error),
+        told => told.map(|(state, _)| state),
     }
-    // A remote control that does not answer knows nothing now.
-    known.filter(|known| known.rc_state == RcState::Ok).and_then(|known| known.remote).unwrap_or(RemoteState::Unknown)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::collect::mountinfo::Mounted;
 
     #[test]
-    fn the_remote_is_judged_by_whoever_asked_it() {
-        let known = |rc_state, remote| rclone::Known { rc_state, remote, ..rclone::Known::default() };
-        assert_eq!(remote(false, None), RemoteState::Unknown);
-        assert_eq!(remote(false, Some(&known(RcState::Ok, Some(RemoteState::Ok)))), RemoteState::Ok);
-        assert_eq!(remote(true, Some(&known(RcState::Ok, Some(RemoteState::Ok)))), RemoteState::Error);
-        assert_eq!(remote(false, Some(&known(RcState::Ok, None))), RemoteState::Unknown);
-        assert_eq!(remote(false, Some(&known(RcState::Unreachable, Some(RemoteState::Ok)))), RemoteState::Unknown);
+    fn the_remote_is_judged_by_whoever_asked_it_last() {
+        let early = Instant::now();
+        let late = early + Duration::from_secs(9);
+        let known = |state| {
+            let mut known = Known::default();
+            known.remote = Some((state, late));
+            known
+        };
+        assert_eq!(remote(None, None), Some(RemoteState::Unknown));
+        assert_eq!(remote(Some(early), None), Some(RemoteState::Error));
+        assert_eq!(remote(None, Some(&Known::default())), None, "it will soon be asked");
+        for state in [RemoteState::Ok, RemoteState::Error, RemoteState::Unknown] {
+            assert_eq!(remote(None, Some(&known(state))), Some(state));
+        }
+        assert_eq!(remote(Some(early), Some(&known(RemoteState::Ok))), Some(RemoteState::Ok));
+        assert_eq!(
+            remote(Some(late + Duration::from_secs(1)), Some(&known(RemoteState::Ok))),
+            Some(RemoteState::Error)
+        );
+        assert_eq!(remote(Some(early), Some(&known(RemoteState::Unknown))), Some(RemoteState::Error));
+    }
+
+    #[test]
+    fn a_process_that_was_not_found_is_not_there() {
+        let mut search = Search::default();
+        assert_eq!(rclone(None, &search).map(|rclone| rclone.rc_state), Some(0), "it is not known yet");
+        let line = b"61 28 0:56 / /mnt/m rw - fuse.rclone r: rw,user_id=0";
+        let entry = crate::collect::mountinfo::parse(line).unwrap();
+        let mounted = Mounted { entry, aliases: Vec::new(), shadowed: false, automounted: false };
+        search.end(&[], &mounted, Instant::now());
+        assert_eq!(rclone(None, &search), None);
     }
 }

@@ -97,7 +97,7 @@ pub(super) fn of_process(owner: &Owner) -> Control {
 }
 
 /// True where its remote control runs commands for anyone who reaches its port.
-pub(super) fn is_open(owner: &Owner) -> bool {
+pub(in crate::collect) fn is_open(owner: &Owner) -> bool {
     let guarded = ["rc-user", "rc-htpasswd"].iter().any(|flag| owner.flag(flag).is_some_and(|value| !value.is_empty()));
     let address = Address::parse(owner.flag("rc-addr").unwrap_or(DEFAULT_ADDRESS));
     // A port that is not fixed is open all the same.

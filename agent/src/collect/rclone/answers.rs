@@ -21,6 +21,17 @@ impl Version {
     }
 }
 
+/// `rc/noop`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Nothing {}
+
+/// `vfs/list`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Filesystems {
+    pub(super) vfses: Vec<String>,
+}
+
 /// `vfs/stats`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

@@ -1,6 +1,6 @@
 //! Calls of rclone's remote control: one connection, a deadline for every call, a limit for every answer.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, path::Path, time::Duration};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream, UnixStream, lookup_host},
+    sync::watch,
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -23,8 +24,13 @@ use super::{
     answers::{Complaint, without_secrets},
 };
 use crate::{
-    collect::{Once, within},
-    probe::{Ask, Key, Outcome, Probes},
+    collect::{
+        Once,
+        listing::Listed,
+        mountinfo::{Mounted, is_at_or_below},
+        within,
+    },
+    probe::{Ask, Key, Outcome, Probes, Told},
 };
 
 /// The longest answer that is read: a queue of some 8,000 uploads.
@@ -58,10 +64,18 @@ pub(super) enum CallError {
     Garbled(String),
 }
 
+impl CallError {
+    /// True where the remote has no quota that it could tell.
+    pub(super) fn is_for_want_of_quota(&self) -> bool {
+        matches!(self, Self::Failed(why) if why.contains("doesn't support about"))
+    }
+}
+
 /// A remote control, and the connection to it.
 pub(super) struct Client {
     access: Access,
     probes: Probes,
+    listing: watch::Receiver<Listed>,
     line: Option<Line>,
     once: Once,
 }
@@ -73,8 +87,8 @@ struct Line {
 }
 
 impl Client {
-    pub(super) fn new(access: Access, probes: Probes) -> Self {
-        Self { access, probes, line: None, once: Once::default() }
+    pub(super) fn new(access: Access, probes: Probes, listing: watch::Receiver<Listed>) -> Self {
+        Self { access, probes, listing, line: None, once: Once::default() }
     }
 
     /// Calls a method with an input in JSON.
@@ -135,15 +149,17 @@ impl Client {
         connected.map_err(|error| CallError::Unreachable(error.to_string()))
     }
 
-    /// A socket may lie on a mount that hangs. A child looks first, and no task waits for the path.
+    /// A socket may lie on a mount that hangs. A child looks first, and on a network or FUSE mount none is used.
     async fn unix(&self) -> io::Result<UnixStream> {
         let Address::Unix(path) = &self.access.address else { return Err(io::ErrorKind::InvalidInput.into()) };
         let name = path.as_os_str().as_encoded_bytes().to_vec();
         let key = [&b"rclone socket "[..], &name].concat();
         match self.probes.ask(Key::local(key), Ask::Statfs(name)).await {
-            Outcome::Answered(answer) => {
-                answer.told.map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
-            }
+            Outcome::Answered(answer) => match answer.told.map_err(|errno| io::Error::from_raw_os_error(errno.0))? {
+                Told::Space(space) if !self.lies_on_network(path, space.mount_id) => {}
+                Told::Space(_) => return Err(io::Error::other("its socket lies on a network or FUSE mount")),
+                Told::Names(..) | Told::Content(..) | Told::Owners(_) => return Err(io::ErrorKind::InvalidData.into()),
+            },
             Outcome::Hung(_) | Outcome::Busy(_) => return Err(io::ErrorKind::TimedOut.into()),
             Outcome::Limit | Outcome::Lost(_) => return Err(io::Error::other("nobody could look at its socket")),
         }
@@ -152,6 +168,16 @@ impl Client {
         let stream = connect.await.map_err(io::Error::other)??;
         stream.set_nonblocking(true)?;
         UnixStream::from_std(stream)
+    }
+
+    fn lies_on_network(&self, path: &Path, mount_id: u32) -> bool {
+        let path = path.as_os_str().as_encoded_bytes();
+        let listed = self.listing.borrow();
+        let holds = |mounted: &Mounted| {
+            let mut places = mounted.aliases.iter().chain([&mounted.entry.path]);
+            mounted.entry.id == mount_id || places.any(|place| is_at_or_below(path, place))
+        };
+        listed.mounts.as_ref().is_none_or(|mounts| mounts.network.iter().any(holds))
     }
 
     /// An address out of a process's arguments is believed only where this machine has it: it can be bound.

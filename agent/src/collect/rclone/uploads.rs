@@ -33,26 +33,16 @@ impl Uploads {
         self.full_at.is_some_and(|at| now - at < FULL_FOR)
     }
 
-    /// How many uploads fail: as the queue tells, else those that wait for half an hour while errors grow.
-    pub(super) fn failing(
-        &mut self,
-        dirty: Option<u64>,
-        errors: Option<u64>,
-        queued: Option<u64>,
-        now: Instant,
-    ) -> Option<u64> {
-        let (dirty, errors) = (dirty?, errors);
-        if queued.is_some() {
-            return queued;
-        }
-        let errors = errors?;
+    /// How many uploads fail where no queue tells: those that wait for half an hour while errors grow. `None`: nobody can
+    /// say yet.
+    pub(super) fn stuck(&mut self, dirty: Option<u64>, errors: Option<u64>, now: Instant) -> Option<u64> {
+        let (dirty, errors) = (dirty?, errors?);
         let begun = Stuck { since: now, dirty, errors };
         // Fewer files wait than before, or rclone started anew: something arrived.
         let stuck =
             self.stuck.filter(|stuck| dirty > 0 && dirty >= stuck.dirty && errors >= stuck.errors).unwrap_or(begun);
         self.stuck = Some(stuck);
-        let fails = now - stuck.since >= STUCK_AFTER && errors > stuck.errors;
-        Some(if fails { dirty } else { 0 })
+        (now - stuck.since >= STUCK_AFTER && errors > stuck.errors).then_some(dirty)
     }
 }
 
@@ -71,23 +61,17 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_tells_what_fails() {
-        let mut uploads = Uploads::default();
-        assert_eq!(uploads.failing(Some(7), Some(0), Some(2), Instant::now()), Some(2));
-        assert_eq!(uploads.failing(None, Some(0), Some(2), Instant::now()), None, "there is no cache");
-    }
-
-    #[test]
     fn without_a_queue_only_time_and_errors_tell() {
         let (mut uploads, start) = (Uploads::default(), Instant::now());
-        let mut failing = |minutes: u64, dirty, errors| {
-            uploads.failing(Some(dirty), Some(errors), None, start + Duration::from_secs(minutes * 60))
+        let mut stuck = |minutes: u64, dirty, errors| {
+            uploads.stuck(Some(dirty), Some(errors), start + Duration::from_secs(minutes * 60))
         };
-        assert_eq!(failing(0, 3, 10), Some(0));
-        assert_eq!(failing(29, 3, 12), Some(0), "not for long enough");
-        assert_eq!(failing(30, 3, 12), Some(3));
-        assert_eq!(failing(31, 2, 13), Some(0), "one arrived");
-        assert_eq!(failing(90, 2, 13), Some(0), "waiting without errors is a slow line");
-        assert_eq!(failing(91, 0, 14), Some(0));
+        assert_eq!(stuck(0, 3, 10), None);
+        assert_eq!(stuck(29, 3, 12), None, "not for long enough");
+        assert_eq!(stuck(30, 3, 12), Some(3));
+        assert_eq!(stuck(31, 2, 13), None, "one arrived");
+        assert_eq!(stuck(90, 2, 13), None, "waiting without errors is a slow line");
+        assert_eq!(stuck(91, 0, 14), None);
+        assert_eq!(uploads.stuck(None, Some(1), start), None, "there is no cache");
     }
 }

@@ -22,7 +22,7 @@ fn a_mount_that_hangs_stays_hung_until_it_answers_in_time() {
     let mut story = Story::new();
     story.asks().on(answered(1)).after(5_000).asks();
     let asked = story.now.wall;
-    story.after(5_000).on(Event::Silent(asked));
+    story.after(5_000).on(came(Fate::Silent(asked)));
     assert_eq!((story.life.state(), story.life.since(), story.due_in()), (MountState::Hung, asked, None));
     assert_eq!(story.life.sizes(story.now.wall), Some((SIZES, Some(Timestamp(0)))), "with their age");
     assert_eq!(story.life.latency(), None);
@@ -55,9 +55,9 @@ fn a_late_error_is_looked_into_at_once() {
     let wait = story.due_in().unwrap();
     story.after(wait).asks();
     let asked = story.now.wall;
-    story.after(5_000).on(Event::Silent(asked)).on(Event::AnsweredLate { failed: true });
+    story.after(5_000).on(came(Fate::Silent(asked))).on(Event::AnsweredLate { failed: true });
     assert_eq!((story.life.state(), story.due_in()), (MountState::Hung, Some(0)));
-    story.asks().on(Event::Answered(bad(MountState::Gone)));
+    story.asks().on(came(Fate::Answered(bad(MountState::Gone))));
     assert_eq!(story.life.state(), MountState::Gone);
 }
 
@@ -88,16 +88,16 @@ fn requests_that_no_longer_wait_end_the_back_off() {
         story.hang();
     }
     assert_eq!(story.due_in(), Some(20_000));
-    story.on(Event::NoneWaits);
+    story.on(Event::OthersGoOn);
     assert_eq!(story.due_in(), Some(0));
 }
 
 #[test]
 fn one_child_lost_is_an_accident_and_two_are_not() {
     let mut story = Story::new();
-    story.asks().on(answered(1)).after(5_000).asks().on(Event::NotAsked("it ended".into()));
+    story.asks().on(answered(1)).after(5_000).asks().on(came(Fate::NotAsked("it ended".into())));
     assert_eq!((story.life.state(), story.due_in()), (MountState::Ok, Some(0)));
-    story.asks().on(Event::NotAsked("it ended".into()));
+    story.asks().on(came(Fate::NotAsked("it ended".into())));
     assert_eq!((story.life.state(), story.life.reason()), (MountState::Unknown, "it ended"));
     assert_eq!(story.due_in(), Some(5_000));
 }
@@ -105,19 +105,60 @@ fn one_child_lost_is_an_accident_and_two_are_not() {
 #[test]
 fn the_limit_makes_unknown_what_was_well_and_leaves_hung_what_hung() {
     let mut story = Story::new();
-    story.asks().on(answered(1)).on(Event::TooManyHang);
+    story.asks().on(answered(1)).after(5_000).asks().on(came(Fate::TooManyHang));
     assert_eq!((story.life.state(), story.life.reason()), (MountState::Unknown, "probe_limit"));
     let mut hung = Story::new();
-    hung.hang().on(Event::TooManyHang);
+    hung.hang().asks().on(came(Fate::TooManyHang));
     assert_eq!(hung.life.state(), MountState::Hung);
 }
 
 #[test]
 fn what_a_child_of_an_earlier_life_waits_for_is_hung() {
     let mut story = Story::new();
-    story.on(Event::StillAsked(Timestamp(-70_000)));
+    story.asks().on(came(Fate::StillAsked(Timestamp(-70_000))));
     assert_eq!((story.life.state(), story.life.since()), (MountState::Hung, Timestamp(-70_000)));
     assert_eq!(story.due_in(), Some(5_000));
+}
+
+#[test]
+fn a_question_of_before_has_its_time_too() {
+    let mut story = Story::new();
+    story.asks().on(came(Fate::StillAsked(Timestamp(-1_000))));
+    assert_eq!((story.life.state(), story.life.reason()), (MountState::Unknown, "still_asked"));
+    assert_eq!(story.due_in(), Some(4_000));
+    story.after(4_000).asks().on(came(Fate::StillAsked(Timestamp(-1_000))));
+    assert_eq!((story.life.state(), story.life.since()), (MountState::Hung, Timestamp(-1_000)));
+}
+
+#[test]
+fn an_answer_of_another_mount_does_not_keep_this_one_well() {
+    let mut story = Story::new();
+    story.asks().on(answered(1)).after(5_000).asks().on(came(Fate::OtherAnswered));
+    assert_eq!((story.life.state(), story.due_in()), (MountState::Ok, Some(5_000)));
+    story.after(5_000).asks().on(came(Fate::OtherAnswered));
+    assert_eq!(story.life.state(), MountState::Unknown);
+}
+
+#[test]
+fn what_nobody_asked_changes_nothing() {
+    let mut story = Story::new();
+    story.life = Life::unasked("shadowed", story.now);
+    story.on(answered(1)).on(came(Fate::Silent(Timestamp(0)))).on(Event::AnsweredLate { failed: true });
+    assert_eq!((story.life.state(), story.life.reason()), (MountState::Unknown, "shadowed"));
+    assert_eq!(story.due_in(), None);
+}
+
+#[test]
+fn others_that_wait_hasten_the_question_and_break_no_back_off() {
+    let mut story = Story::new();
+    story.asks().on(answered(1)).after(1_000).on(Event::OthersWait);
+    assert_eq!((story.life.state(), story.due_in()), (MountState::Ok, Some(0)));
+    let mut hung = Story::new();
+    for _ in 0..3 {
+        hung.hang();
+    }
+    hung.on(Event::OthersWait);
+    assert_eq!(hung.due_in(), Some(10_000));
 }
 
 #[test]
@@ -135,7 +176,7 @@ fn without_sizes_in_the_answer_the_old_ones_age() {
     let mut story = Story::new();
     story.asks().on(answered(1)).after(5_000).asks();
     let unsized_answer = Verdict { sizes: Size::RemoteFailed, ..good(1) };
-    story.on(Event::Answered(unsized_answer));
+    story.on(came(Fate::Answered(unsized_answer)));
     assert_eq!(story.life.state(), MountState::Ok);
     assert_eq!(story.life.sizes(story.now.wall), Some((SIZES, Some(Timestamp(0)))));
 }
@@ -148,16 +189,8 @@ proptest! {
         for (millis, event) in steps {
             story.after(millis);
             let before = story.life.clone();
-            // The lookout asks nobody twice, and only who is due.
-            let possible = match &event {
-                Event::Asked => before.due().is_some(),
-                Event::Answered(_) | Event::Silent(_) | Event::TooManyHang | Event::NotAsked(_) | Event::StillAsked(_) => {
-                    matches!(before.question, Question::Asked(_))
-                }
-                Event::AnsweredLate { .. } => before.question == Question::Silent,
-                Event::Stopped | Event::Runs | Event::OwnerEnded | Event::NoneWaits | Event::Left => true,
-            };
-            if !possible {
+            // Nobody is asked twice, and only who is due.
+            if event == Event::Asked && before.due().is_none() {
                 continue;
             }
             story.on(event.clone());
@@ -170,7 +203,7 @@ proptest! {
                 prop_assert_eq!(life.latency(), None);
             }
             if before.state() == MountState::Hung && life.state() != MountState::Hung {
-                prop_assert!(matches!(event, Event::Answered(_) | Event::Left));
+                prop_assert!(matches!(event, Event::Came(Fate::Answered(_)) | Event::Left));
             }
             if stopped {
                 prop_assert!(life.due().is_none());
@@ -191,18 +224,20 @@ proptest! {
 fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => Just(Event::Asked),
-        2 => (0_u64..3_000).prop_map(|millis| Event::Answered(good(millis))),
+        2 => (0_u64..3_000).prop_map(|millis| came(Fate::Answered(good(millis)))),
         1 => prop_oneof![Just(MountState::Gone), Just(MountState::Stale), Just(MountState::Denied), Just(MountState::Error)]
-            .prop_map(|state| Event::Answered(bad(state))),
-        1 => Just(Event::Silent(Timestamp(0))),
+            .prop_map(|state| came(Fate::Answered(bad(state)))),
+        1 => Just(came(Fate::Silent(Timestamp(0)))),
         1 => any::<bool>().prop_map(|failed| Event::AnsweredLate { failed }),
-        1 => Just(Event::StillAsked(Timestamp(0))),
-        1 => Just(Event::TooManyHang),
-        1 => Just(Event::NotAsked("it ended".to_owned())),
+        1 => Just(came(Fate::StillAsked(Timestamp(0)))),
+        1 => Just(came(Fate::TooManyHang)),
+        1 => Just(came(Fate::NotAsked("it ended".to_owned()))),
         1 => Just(Event::Stopped),
         1 => Just(Event::Runs),
         1 => Just(Event::OwnerEnded),
-        1 => Just(Event::NoneWaits),
+        1 => Just(Event::OthersGoOn),
+        1 => Just(Event::OthersWait),
+        1 => Just(came(Fate::OtherAnswered)),
     ]
 }
 
@@ -217,8 +252,12 @@ fn bad(state: MountState) -> Verdict {
     Verdict { state, reason: "EIO".into(), sizes: Size::Nothing, took: Duration::ZERO }
 }
 
+fn came(fate: Fate) -> Event {
+    Event::Came(fate)
+}
+
 fn answered(millis: u64) -> Event {
-    Event::Answered(good(millis))
+    came(Fate::Answered(good(millis)))
 }
 
 /// A mount and a clock.
@@ -254,7 +293,7 @@ impl Story {
         let wait = self.due_in().unwrap();
         self.after(wait).asks();
         let asked = self.now.wall;
-        self.after(5_000).on(Event::Silent(asked)).on(Event::AnsweredLate { failed: false })
+        self.after(5_000).on(came(Fate::Silent(asked))).on(Event::AnsweredLate { failed: false })
     }
 
     fn due_in(&self) -> Option<u64> {
