@@ -1,0 +1,56 @@
+//! What a story needs of the machine it is told on.
+
+use std::{env, path::Path};
+
+use crate::shell::try_sh;
+
+/// Set by `tests/run`, which installs everything: there a missing tool is a failure and not a reason to skip.
+const ALL: &str = "MAINSTAY_TESTS_ALL";
+
+/// Something that a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// To be root.
+    Root,
+    /// `/dev/fuse`.
+    Fuse,
+    /// A program on the path.
+    Tool(&'static str),
+    /// A file.
+    File(&'static str),
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self {
+            Self::Root => rustix::process::geteuid().is_root(),
+            Self::Fuse => Path::new("/dev/fuse").exists(),
+            Self::Tool(name) => try_sh(&format!("command -v {name}")).code == 0,
+            Self::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+/// True where everything is there. Where something lacks, the story is skipped with a line that says what.
+///
+/// # Panics
+/// Where something lacks under `tests/run`.
+#[must_use]
+pub fn has(needs: &[Need]) -> bool {
+    let Some(lacking) = needs.iter().find(|need| !need.is_met()) else { return true };
+    assert!(env::var_os(ALL).is_none(), "this machine lacks {lacking:?}");
+    use std::io::Write as _;
+    // Past the test harness, which keeps what a passing test prints.
+    drop(writeln!(std::io::stderr(), "skipped: this machine lacks {lacking:?}"));
+    false
+}
+
+/// A port that is free now.
+///
+/// # Panics
+/// Where there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("no free port: {error}"));
+    listener.local_addr().unwrap_or_else(|error| panic!("no address: {error}")).port()
+}

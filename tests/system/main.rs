@@ -1,0 +1,5 @@
+//! Stories about the whole: real programs in separate processes, the real command line, the system's own tools beside.
+
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod set_up;
