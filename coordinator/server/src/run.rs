@@ -20,7 +20,7 @@ use crate::{
     api::{AdminService, EnrolService, OperatorService, Shared, ViewerService},
     config::ServeConfig,
     gate::{self, AuthoriseLayer, Budget, Gate, Refusals},
-    identity::{Ca, REPLICA_LIFE},
+    identity::{self, Ca, REPLICA_LIFE},
     ingest::{AgentService, View},
     init,
     log::Log,
@@ -170,7 +170,10 @@ fn read(dir: &DataDir, name: &str) -> Result<String, Failure> {
 
 fn load_ca(dir: &DataDir, stored: &Stored) -> Result<Ca, Failure> {
     let ca = Ca::load(stored.cluster_id.clone(), read(dir, "ca.crt")?, &read(dir, "ca.key")?);
-    ca.map_err(|error| damaged(dir, "ca.key", &error.to_string()))
+    ca.map_err(|which| match which {
+        identity::Damaged::Certificate(why) => damaged(dir, "ca.crt", &why),
+        identity::Damaged::Key(why) => damaged(dir, "ca.key", &why),
+    })
 }
 
 /// The replica's certificate; a sole replica makes itself a new one when less than a third of its life is left, or when

@@ -14,7 +14,7 @@ pub(crate) struct EnrolService(pub(crate) Shared);
 #[tonic::async_trait]
 impl pb::enrol_server::Enrol for EnrolService {
     async fn redeem(&self, request: Request<pb::RedeemRequest>) -> Result<Response<pb::RedeemResponse>, Status> {
-        let from = request.extensions().get::<Peer>().map(|peer| peer.address);
+        let from = request.extensions().get::<Peer>().map(|peer| tracing::field::display(peer.address));
         let asked = request.into_inner();
         let signing = identity::Request::from_der(&asked.csr).map_err(|error| failure::unsigned(&error))?;
         let token: TokenId = asked.token_id.parse().map_err(|error| failure::invalid_name(&error))?;
@@ -30,13 +30,13 @@ impl pb::enrol_server::Enrol for EnrolService {
                 return Err(Status::internal("a redeemed token admits somebody"));
             }
             Err(error) => {
-                tracing::warn!(token = %token, ?from, %error, "enrolment refused");
+                tracing::warn!(token = %token, from, %error, "enrolment refused");
                 return Err(failure::proposal(&error, &self.0.log.read()));
             }
         };
         let subject = Subject::Agent(admitted.clone());
         let certificate = self.0.ca.sign_client(&signing, subject, now()).map_err(|error| failure::unsigned(&error))?;
-        tracing::info!(node = %admitted, token = %token, ?from, "node enrolled");
+        tracing::info!(node = %admitted, token = %token, from, "node enrolled");
         Ok(Response::new(pb::RedeemResponse {
             cluster_id: self.0.cluster_id.to_string(),
             cluster: self.0.cluster.to_string(),

@@ -5,13 +5,17 @@ use std::time::Duration;
 use mainstay_common::{
     ClusterId, Timestamp,
     identity::{Identity, Subject, server_name},
-    process::{random, tls::new_key},
+    process::{
+        random,
+        tls::{new_key, spki_sha256},
+    },
 };
 use mainstay_core::KeyFingerprint;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
@@ -58,6 +62,15 @@ pub(crate) fn fingerprint(key: &impl PublicKeyData) -> KeyFingerprint {
     KeyFingerprint(Sha256::digest(key.subject_public_key_info()).into())
 }
 
+/// Which of the CA's two files cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Damaged {
+    /// `ca.crt`.
+    Certificate(String),
+    /// `ca.key`.
+    Key(String),
+}
+
 impl Ca {
     /// Makes a CA for a new cluster; gives it and its key (PEM).
     pub(crate) fn make(cluster: &ClusterId, name: &str, now: Timestamp) -> Result<(Self, String), Unsigned> {
@@ -71,13 +84,20 @@ impl Ca {
         (params.not_before, params.not_after) = validity(now, CA_LIFE);
         params.serial_number = Some(serial());
         let certificate = params.self_signed(&key).map_err(|error| Unsigned::Ca(error.to_string()))?;
-        Ok((Self::load(cluster.clone(), certificate.pem(), &key_pem)?, key_pem))
+        let pem = certificate.pem();
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| Unsigned::Ca(error.to_string()))?;
+        Ok((Self { cluster: cluster.clone(), pem, issuer }, key_pem))
     }
 
-    /// Reads a CA from its files.
-    pub(crate) fn load(cluster: ClusterId, pem: String, key_pem: &str) -> Result<Self, Unsigned> {
-        let key = KeyPair::from_pem(key_pem).map_err(|error| Unsigned::Ca(error.to_string()))?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| Unsigned::Ca(error.to_string()))?;
+    /// Reads a CA from the texts of its two files.
+    pub(crate) fn load(cluster: ClusterId, pem: String, key_pem: &str) -> Result<Self, Damaged> {
+        let key = KeyPair::from_pem(key_pem).map_err(|error| Damaged::Key(error.to_string()))?;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| Damaged::Certificate(e.to_string()))?;
+        let certified = spki_sha256(&der).map_err(|error| Damaged::Certificate(error.to_string()))?;
+        if certified != fingerprint(&key).0 {
+            return Err(Damaged::Key("it is not the key of ca.crt".into()));
+        }
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| Damaged::Certificate(e.to_string()))?;
         Ok(Self { cluster, pem, issuer })
     }
 
@@ -174,6 +194,17 @@ mod tests {
         assert_eq!(KeyFingerprint(certificate.spki_sha256), request.key());
         assert_eq!(certificate.not_before, Timestamp(NOW.0 - 3_600_000));
         assert_eq!(certificate.not_after, NOW.plus(super::super::LEAF_LIFE));
+    }
+
+    #[test]
+    fn the_damaged_file_is_named() {
+        let cluster: ClusterId = "c1".parse().unwrap();
+        let ((ca, key), (_, other)) = (Ca::make(&cluster, "a", NOW).unwrap(), Ca::make(&cluster, "a", NOW).unwrap());
+        let load = |pem: &str, key: &str| Ca::load(cluster.clone(), pem.to_owned(), key).err();
+        assert_eq!(load(ca.pem(), &key), None);
+        assert!(matches!(load(&ca.pem()[..99], &key), Some(Damaged::Certificate(_))));
+        assert!(matches!(load(ca.pem(), &key[..99]), Some(Damaged::Key(_))));
+        assert_eq!(load(ca.pem(), &other), Some(Damaged::Key("it is not the key of ca.crt".into())));
     }
 
     #[test]

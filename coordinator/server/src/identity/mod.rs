@@ -2,7 +2,7 @@
 
 mod ca;
 
-pub(crate) use ca::{Ca, Request, Unsigned};
+pub(crate) use ca::{Ca, Damaged, Request, Unsigned};
 
 use std::time::Duration;
 
