@@ -273,7 +273,12 @@ fn refused(address: &str, status: &Status) -> Failure {
         Code::Unknown | Code::DeadlineExceeded | Code::Cancelled | Code::Internal => return unclear(address, why),
         _ => (ExitCode::Failed, "the same call again is safe"),
     };
-    Failure::new(code, format!("the coordinator at {address} did not enroll this node"), why, try_next)
+    let lines: Vec<String> = status.message().lines().map(|line| Shown::new(line).cut(300).to_string()).collect();
+    match &lines[..] {
+        // The coordinator's own words are what, why and what to try.
+        [what, why, try_next] => Failure::new(code, format!("{what} (the coordinator at {address})"), why, try_next),
+        _ => Failure::new(code, format!("the coordinator at {address} did not enroll this node"), why, try_next),
+    }
 }
 
 /// The reply got lost: the token may be redeemed already, for our key.

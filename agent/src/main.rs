@@ -103,7 +103,7 @@ fn main() -> Code {
         Ok(()) => Code::SUCCESS,
         Err(failure) => {
             // Without a stderr there is nobody to tell.
-            writeln!(io::stderr(), "mainstay-agent: {failure}").unwrap_or(());
+            writeln!(io::stderr(), "error: {failure}").unwrap_or(());
             Code::from(failure.code.number())
         }
     }
