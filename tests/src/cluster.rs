@@ -125,7 +125,8 @@ impl Cluster {
         let mut enroll = Program::Agent.command();
         enroll.arg("enroll").arg("--data-dir").arg(self.agent_folder(name)).arg("--token-file").arg(token);
         enroll.args(["--coordinator", &self.listen, "--name", name]);
-        let _ = Outcome::of(&mut enroll).done();
+        let told = Outcome::of(&mut enroll).done();
+        assert!(told.contains(name), "{told}");
     }
 
     /// `mainstay-agent run`, not started yet: no engine unless a flag names one.

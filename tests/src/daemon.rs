@@ -68,24 +68,29 @@ impl Daemon {
     /// # Panics
     /// When it does not in time, or ends before.
     pub fn says(&mut self, words: &str, limit: Duration) -> String {
-        let name = self.name.clone();
-        eventually(&format!("{name} says {words:?}"), limit, || {
-            let ended = self.child.try_wait().ok().flatten();
-            let said = self.said();
-            match said.lines().find(|line| line.contains(words)) {
-                Some(line) => Ok(line.to_owned()),
-                None if ended.is_some() => panic!("{name} ended before it said {words:?}: {said}"),
-                None => Err(said),
-            }
-        })
+        self.says_a_line(&format!("{words:?}"), limit, |line| line.contains(words))
     }
 
-    /// Waits for the log line `ready`.
+    /// Waits for the line `ready`, in text or in JSON.
     ///
     /// # Panics
     /// As [`Self::says`].
     pub fn is_ready(&mut self) {
-        self.says("ready", Duration::from_secs(20));
+        let ready = |line: &str| line.trim_end() == "ready" || line.contains("\"message\":\"ready\"");
+        self.says_a_line("that it is ready", Duration::from_secs(30), ready);
+    }
+
+    fn says_a_line(&mut self, what: &str, limit: Duration, is: impl Fn(&str) -> bool) -> String {
+        let name = self.name.clone();
+        eventually(&format!("{name} says {what}"), limit, || {
+            let ended = self.child.try_wait().ok().flatten();
+            let said = self.said();
+            match said.lines().find(|line| is(line)) {
+                Some(line) => Ok(line.to_owned()),
+                None if ended.is_some() => panic!("{name} ended before it said {what}: {said}"),
+                None => Err(said),
+            }
+        })
     }
 
     /// The exit code, if it ended.
@@ -123,7 +128,7 @@ impl Daemon {
 
     /// Any signal.
     pub fn signal(&self, signal: Signal) {
-        drop(kill_process(self.process(), signal));
+        kill_process(self.process(), signal).ok();
     }
 
     fn process(&self) -> Pid {
@@ -134,8 +139,8 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // What was stopped by a story wakes up to die.
-        drop(kill_process_group(self.process(), Signal::CONT));
-        drop(kill_process_group(self.process(), Signal::KILL));
+        kill_process_group(self.process(), Signal::CONT).ok();
+        kill_process_group(self.process(), Signal::KILL).ok();
         drop(self.child.wait());
         if thread::panicking() {
             eprintln!("--- {} said:\n{}", self.name, self.said());

@@ -51,7 +51,6 @@ impl Outcome {
     ///
     /// # Panics
     /// Where it did not.
-    #[must_use]
     pub fn done(self) -> String {
         assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
         self.stdout
@@ -61,7 +60,6 @@ impl Outcome {
     ///
     /// # Panics
     /// Where it ended otherwise, or said more or less.
-    #[must_use]
     pub fn refused(self, code: i32) -> String {
         assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
         let lines = self.stderr.trim_end().lines().count();
@@ -85,9 +83,7 @@ impl Outcome {
     /// As [`Self::json`], or where it is no array.
     #[must_use]
     pub fn rows(self) -> Vec<Value> {
-        match self.json() {
-            Value::Array(rows) => rows,
-            other => panic!("no array: {other}"),
-        }
+        let json = self.json();
+        json.as_array().unwrap_or_else(|| panic!("no array: {json}")).clone()
     }
 }

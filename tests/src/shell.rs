@@ -8,7 +8,6 @@ use crate::Outcome;
 ///
 /// # Panics
 /// Where it fails.
-#[must_use]
 pub fn sh(line: &str) -> String {
     let outcome = try_sh(line);
     assert_eq!(outcome.code, 0, "{line}: {}{}", outcome.stdout, outcome.stderr);

@@ -2,4 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod bad_input;
+mod dev;
 mod set_up;
