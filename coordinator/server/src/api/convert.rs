@@ -300,7 +300,10 @@ fn mount_detail(mount: &Mount) -> pb::Detail {
     if let Some(rclone) = &mount.rclone {
         note(&mut detail, "rclone_rc", rclone.rc_state.as_str().as_bytes());
         note(&mut detail, "rclone_version", rclone.version.as_bytes());
-        note(&mut detail, "rclone_pid", rclone.pid.to_string().as_bytes());
+        // 0 while its process is looked for, or was not found: nobody's.
+        if rclone.pid != 0 {
+            note(&mut detail, "rclone_pid", rclone.pid.to_string().as_bytes());
+        }
         note(&mut detail, "rclone_unit", rclone.unit.as_bytes());
         note(&mut detail, "rclone_last_error", rclone.last_error.as_bytes());
         if rclone.rc_open {
@@ -405,9 +408,40 @@ fn lists(readings: &Readings) -> Option<pb::Readings> {
 #[cfg(test)]
 mod tests {
     use mainstay_common::state::{RcState, SwarmState};
+    use mainstay_core::live::Rclone;
     use prost::Message as _;
 
     use super::*;
+
+    #[test]
+    fn a_process_that_is_not_known_has_no_number() {
+        let told = |pid| {
+            let rclone = Rclone {
+                rc_state: RcState::None,
+                version: String::new(),
+                pid,
+                unit: String::new(),
+                rc_open: false,
+                last_error: String::new(),
+            };
+            let mount = Mount {
+                source: b"r:".to_vec(),
+                fs: "fuse.rclone".into(),
+                state: MountState::Gone,
+                state_since: Timestamp(0),
+                remote_state: RemoteState::Unknown,
+                readings: Readings::new(),
+                read_at: None,
+                reason: String::new(),
+                aliases: Vec::new(),
+                rclone: Some(rclone),
+            };
+            let notes = mount_detail(&mount).notes.into_iter();
+            notes.filter(|note| note.name == "rclone_pid").map(|note| note.text).collect::<Vec<_>>()
+        };
+        assert_eq!(told(0), Vec::<Vec<u8>>::new());
+        assert_eq!(told(77), [b"77".to_vec()]);
+    }
 
     /// Core and CLI say states with `common`'s words, the wire with its own enums: numbers and words must agree.
     #[test]
