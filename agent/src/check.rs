@@ -219,7 +219,7 @@ pub fn to_json(seen: &Snapshot) -> Value {
             "remote_state": word(RemoteState::from_number(mount.remote_state)),
             "rclone": mount.rclone.as_ref().map(|rclone| json!({
                 "rc_state": word(RcState::from_number(rclone.rc_state)), "version": known(&rclone.version),
-                "pid": rclone.pid, "unit": known(&rclone.unit), "rc_open": rclone.rc_open,
+                "pid": (rclone.pid != 0).then_some(rclone.pid), "unit": known(&rclone.unit), "rc_open": rclone.rc_open,
                 "last_error": known(&rclone.last_error),
             })),
             "readings": values(mount.readings.as_ref()),
