@@ -3,16 +3,24 @@
 pub mod caretaker;
 pub mod cluster;
 pub mod daemon;
+pub mod disk_lab;
 pub mod docker_lab;
+pub mod held;
 pub mod machine;
+pub mod mount_space;
 pub mod outcome;
 pub mod program;
+pub mod rclone_lab;
 pub mod shell;
 pub mod wait;
 
 pub use cluster::Cluster;
 pub use daemon::Daemon;
+pub use disk_lab::DiskLab;
 pub use docker_lab::DockerLab;
+pub use held::Held;
+pub use mount_space::MountSpace;
 pub use outcome::Outcome;
 pub use program::Program;
+pub use rclone_lab::RcloneLab;
 pub use wait::eventually;

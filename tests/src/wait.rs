@@ -6,7 +6,7 @@ use std::{
 };
 
 /// How often a condition is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Asks until there is an answer.
 ///

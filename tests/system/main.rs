@@ -4,4 +4,6 @@
 
 mod bad_input;
 mod dev;
+mod disks;
+mod mounts;
 mod set_up;
