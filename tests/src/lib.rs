@@ -1,6 +1,7 @@
 //! What stories about the whole are told with: real programs, real engines, real mounts, and patience with a deadline.
 
 pub mod caretaker;
+pub mod cgroup;
 pub mod cluster;
 pub mod daemon;
 pub mod disk_lab;
