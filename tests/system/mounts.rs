@@ -26,6 +26,8 @@ const FRESH: Duration = Duration::from_secs(10);
 const WATCHED: Duration = Duration::from_secs(120);
 /// In so long, whatever comes and goes was there.
 const WINDOW: Duration = Duration::from_secs(12);
+/// On a busy machine a thread or a child more is there for a moment.
+const SLACK: usize = 2;
 
 #[test]
 fn a_frozen_rclone_and_a_frozen_server_hang_and_hold_up_nothing_else() {
@@ -81,11 +83,16 @@ fn a_frozen_rclone_and_a_frozen_server_hang_and_hold_up_nothing_else() {
         "the agent holds: {before} -> {hanging} -> {last} after {WATCHED:?}; oldest reading {:.1?}",
         clocks.worst()
     ));
-    assert!(last.threads <= hanging.threads, "{hanging} -> {last}");
-    assert!(last.descriptors <= hanging.descriptors, "{hanging} -> {last}");
-    assert!(last.children <= hanging.children, "{hanging} -> {last}");
-    // One child for the mount that was asked; whoever is seen to be stopped is not asked.
-    assert!(hanging.children <= before.children + 1, "{before} -> {hanging}");
+    // What grew with every question would have grown by dozens.
+    for (hanging_is, last_is) in [
+        (hanging.threads, last.threads),
+        (hanging.descriptors, last.descriptors),
+        (hanging.children, last.children),
+        // One child for the mount that was asked; whoever is seen to be stopped is not asked.
+        (before.children + 1, hanging.children),
+    ] {
+        assert!(last_is <= hanging_is + SLACK, "{before} -> {hanging} -> {last}");
+    }
 
     let since = Instant::now();
     frozen.thaw();
