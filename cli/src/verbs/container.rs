@@ -1,5 +1,7 @@
 //! `mainstay container`.
 
+use std::collections::BTreeSet;
+
 use clap::Subcommand;
 use mainstay_common::{Failure, Timestamp, process::now, text::Shown, time::span};
 use mainstay_proto::v1 as pb;
@@ -42,17 +44,23 @@ async fn ls(args: &ListArgs<ContainerOrder>, global: &Global, session: &mut Sess
         let rows: Vec<ContainerRow> = answer.rows.into_iter().map(ContainerRow::from).collect();
         let filler = super::filler("containers", args.node.as_deref(), because);
         let mut listing = Listing::new(rows, filler).sorted(args.sort.unwrap_or_default());
-        listing.notes = unknown_notes("containers", &answer.unknown, listing.rows.is_empty());
+        listing.notes = unknown_notes("containers", &answer.unknown, listing.rows.iter().map(|row| &*row.node.0));
         Ok(listing)
     })
     .await
 }
 
 /// Nodes whose engine does not tell now: their rows are old or missing, not gone. That a node has no engine at all is
-/// worth a word only where there is nothing else to see.
-pub(super) fn unknown_notes(noun: &str, unknown: &[pb::Trouble], is_empty: bool) -> Vec<String> {
+/// worth a word only where it had one, or where there is nothing else to see. `shown` are the nodes of all rows.
+pub(super) fn unknown_notes<'a>(
+    noun: &str,
+    unknown: &[pb::Trouble],
+    shown: impl Iterator<Item = &'a [u8]>,
+) -> Vec<String> {
     let now = now();
-    let told = unknown.iter().filter(|trouble| is_empty || trouble.state != "missing");
+    let shown: BTreeSet<&[u8]> = shown.collect();
+    let is_news = |trouble: &pb::Trouble| shown.is_empty() || shown.contains(trouble.node.as_bytes());
+    let told = unknown.iter().filter(|trouble| trouble.state != "missing" || is_news(trouble));
     let note = |trouble: &pb::Trouble| {
         let why = match trouble.state.as_str() {
             "missing" => "there is no container engine",
@@ -88,4 +96,26 @@ async fn show(args: &Which, global: &Global, session: &mut Session) -> Result<()
         (vec![Cell::text(&row.name), state], &["NAME", "STATE"])
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_engine_is_told_of_where_it_left_rows_or_nothing_is_shown() {
+        let trouble = |node: &str, state: &str| pb::Trouble {
+            node: node.into(),
+            state: state.into(),
+            reason: "there is no socket".into(),
+            ..pb::Trouble::default()
+        };
+        let unknown = [trouble("n1", "missing"), trouble("n2", "timeout"), trouble("n3", "missing")];
+        let nodes = |shown: &[&'static str]| {
+            let notes = unknown_notes("containers", &unknown, shown.iter().map(|node| node.as_bytes()));
+            notes.iter().map(|note| note["containers of ".len()..][..2].to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(nodes(&[]), ["n1", "n2", "n3"]);
+        assert_eq!(nodes(&["n3", "n4", "n3"]), ["n2", "n3"]);
+    }
 }

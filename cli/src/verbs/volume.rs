@@ -42,7 +42,8 @@ async fn ls(args: &ListArgs<VolumeOrder>, global: &Global, session: &mut Session
         let rows: Vec<VolumeRow> = answer.rows.into_iter().map(VolumeRow::from).collect();
         let filler = super::filler("volumes", args.node.as_deref(), because);
         let mut listing = Listing::new(rows, filler).sorted(args.sort.unwrap_or_default());
-        listing.notes = super::container::unknown_notes("volumes", &answer.unknown, listing.rows.is_empty());
+        let nodes = listing.rows.iter().map(|row| &*row.node.0);
+        listing.notes = super::container::unknown_notes("volumes", &answer.unknown, nodes);
         Ok(listing)
     })
     .await

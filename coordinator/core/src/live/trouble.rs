@@ -5,7 +5,7 @@ use mainstay_common::{
     state::{ContainerState, DiskState, EngineState, HealthState, MountState, NodeState},
 };
 
-use super::{LiveView, NodeView, presence};
+use super::{Engine, LiveView, NodeView, presence};
 use crate::state::State;
 
 /// One thing worth a look.
@@ -66,9 +66,7 @@ fn of_node(view: &NodeView, add: &mut impl FnMut(u8, &'static str, &[u8], &str, 
             DiskState::Ok | DiskState::Readonly => {}
         }
     }
-    if let Some(engine) =
-        view.engine.as_ref().filter(|engine| !matches!(engine.state, EngineState::Ok | EngineState::Missing))
-    {
+    if let Some(engine) = view.engine.as_ref().filter(|engine| is_missed(engine, view)) {
         let since = Some(view.corrected(engine.state_since));
         add(0, "engine", b"docker", engine.state.as_str(), since, &engine.reason);
     }
@@ -83,5 +81,43 @@ fn of_node(view: &NodeView, add: &mut impl FnMut(u8, &'static str, &[u8], &str, 
     for error in view.errors.iter() {
         let since = Some(view.corrected(error.since));
         add(2, "collector", error.collector.as_bytes(), "error", since, &error.reason);
+    }
+}
+
+/// A machine without an engine is as it should be, unless it had one.
+fn is_missed(engine: &Engine, view: &NodeView) -> bool {
+    match engine.state {
+        EngineState::Ok => false,
+        EngineState::Missing => !engine.version.is_empty() || view.containers.is_some(),
+        EngineState::Refused | EngineState::Denied | EngineState::Timeout | EngineState::Error => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn an_engine_that_was_never_there_is_not_missed() {
+        let engine = |state, version: &str| Engine {
+            read_at: Timestamp(1),
+            state,
+            state_since: Timestamp(1),
+            version: version.into(),
+            root: String::new(),
+            reason: "there is no socket".into(),
+        };
+        let found = |engine| {
+            let mut found = Vec::new();
+            let view = NodeView { engine: Some(Arc::new(engine)), ..NodeView::default() };
+            of_node(&view, &mut |_, noun, _, word, _, _| found.push((noun, word.to_owned())));
+            found
+        };
+        assert_eq!(found(engine(EngineState::Missing, "")), []);
+        assert_eq!(found(engine(EngineState::Missing, "20.10")), [("engine", "missing".to_owned())]);
+        assert_eq!(found(engine(EngineState::Denied, "")), [("engine", "denied".to_owned())]);
+        assert_eq!(found(engine(EngineState::Ok, "20.10")), []);
     }
 }
