@@ -40,7 +40,7 @@ const APPLETS: &str = "sh sleep true false tail head cat echo dd tr test rm touc
 /// wherever the engine is told to keep the rest.
 const START: &str = r#"hostname "$2" && mkdir -p "$1/run" && mount --bind "$1/run" /run && exec dockerd \
  --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/dockerd.pid" -H "unix://$1/docker.sock" \
- --cgroup-parent "/$3" --iptables=false --ip6tables=false --shutdown-timeout 3 --log-level warn"#;
+ --cgroup-parent "/$3" --iptables=false --ip6tables=false --shutdown-timeout 3 --log-level warn >> "$1/log" 2>&1"#;
 
 /// Ends everything: the engine and its helpers name the lab's folder, containers are in the lab's control groups, and
 /// what else there is lives in the lab's network. What the engine mounted goes with the last of them.
@@ -123,7 +123,7 @@ impl DockerLab {
         command.args(["sh", "-c", START, "dockerd"]).arg(&self.folder).args([&self.hostname, &self.name]);
         let mut daemon = Daemon::start("dockerd", &mut command);
         eventually("the engine answers", LIMIT, || {
-            assert_eq!(daemon.ended(), None, "the engine ended: {}", daemon.said());
+            assert_eq!(daemon.ended(), None, "the engine ended: {}", self.log());
             let answer = self.docker(&["version"]);
             holds(answer.code == 0, || answer.stderr)
         });
@@ -179,6 +179,12 @@ impl DockerLab {
     #[must_use]
     pub fn socket_text(&self) -> String {
         self.socket().display().to_string()
+    }
+
+    /// What the engine wrote.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
     /// A folder that goes with the lab.

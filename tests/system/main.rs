@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod bad_input;
+mod containers;
 mod dev;
 mod disks;
 mod mounts;
