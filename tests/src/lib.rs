@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod disk_lab;
 pub mod docker_lab;
+pub mod fake_engine;
 pub mod held;
 pub mod machine;
 pub mod mount_space;
@@ -13,6 +14,7 @@ pub mod outcome;
 pub mod program;
 pub mod rclone_lab;
 pub mod shell;
+pub mod unix_http;
 pub mod wait;
 
 pub use cluster::Cluster;

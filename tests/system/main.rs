@@ -6,5 +6,7 @@ mod bad_input;
 mod containers;
 mod dev;
 mod disks;
+mod hostile_engine;
 mod mounts;
 mod set_up;
+mod volumes;
