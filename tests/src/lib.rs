@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod program;
 pub mod rclone_lab;
 pub mod shell;
+pub mod swarm_lab;
 pub mod unix_http;
 pub mod wait;
 
@@ -26,4 +27,5 @@ pub use mount_space::MountSpace;
 pub use outcome::Outcome;
 pub use program::Program;
 pub use rclone_lab::RcloneLab;
+pub use swarm_lab::SwarmLab;
 pub use wait::eventually;

@@ -9,4 +9,5 @@ mod disks;
 mod hostile_engine;
 mod mounts;
 mod set_up;
+mod swarm;
 mod volumes;

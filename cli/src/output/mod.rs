@@ -9,6 +9,7 @@ pub(crate) mod row;
 pub(crate) mod rows;
 pub(crate) mod sheet;
 pub(crate) mod style;
+pub(crate) mod swarm;
 pub(crate) mod table;
 pub(crate) mod watch;
 

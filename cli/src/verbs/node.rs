@@ -27,6 +27,7 @@ use crate::{
         rows::{NodeOrder, NodeRow},
         sheet::{self, Sheet},
         style::Tone,
+        swarm::SwarmObject,
     },
 };
 
@@ -232,17 +233,6 @@ struct EngineObject<'a> {
 }
 
 #[derive(Serialize)]
-struct SwarmObject<'a> {
-    state: Option<SwarmState>,
-    manager: bool,
-    node_id: &'a str,
-    cluster_id: &'a str,
-    availability: &'a str,
-    reachability: &'a str,
-    error: &'a str,
-}
-
-#[derive(Serialize)]
 struct ComplaintObject<'a> {
     collector: &'a str,
     reason: &'a str,
@@ -266,15 +256,7 @@ fn whole<'a>(row: &'a NodeRow, answer: &'a pb::GetNodeResponse) -> WholeNode<'a>
             root: &engine.root,
             reason: &engine.reason,
         }),
-        swarm: answer.swarm.as_ref().map(|swarm| SwarmObject {
-            state: SwarmState::from_number(swarm.state),
-            manager: swarm.manager,
-            node_id: &swarm.node_id,
-            cluster_id: &swarm.cluster_id,
-            availability: &swarm.availability,
-            reachability: &swarm.reachability,
-            error: &swarm.error,
-        }),
+        swarm: answer.swarm.as_ref().map(SwarmObject::from),
         complaints: answer
             .errors
             .iter()
