@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    Again, Client, Event, Failure, Happened, Info, Link, Listing, News, Session, events,
+    Again, Client, Event, Failure, Happened, Info, Link, Listing, Membership, News, Session, events,
     standing::{Change, Standing},
 };
 use crate::{board::Snapshot, collect::Eyes};
@@ -29,6 +29,8 @@ use crate::{board::Snapshot, collect::Eyes};
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// `/info` costs the engine 6 ms.
 const INFO_EVERY: Duration = Duration::from_secs(600);
+/// In a Swarm: nothing tells a worker that it became a manager.
+const INFO_MEMBER: Duration = Duration::from_secs(60);
 /// While the Swarm is pending, locked or in error.
 const INFO_UNSETTLED: Duration = Duration::from_secs(30);
 /// Not more often, whatever the Swarm's nodes do.
@@ -259,8 +261,7 @@ impl Hub {
 
     fn info_due(&self, looked: Instant) -> Instant {
         let session = self.session.borrow();
-        let unsettled = session.as_ref().is_some_and(|session| session.info.swarm.is_unsettled());
-        looked + if unsettled { INFO_UNSETTLED } else { INFO_EVERY }
+        looked + session.as_ref().map_or(INFO_EVERY, |session| info_every(&session.info.swarm))
     }
 
     fn failed(&mut self, failure: &Failure) {
@@ -308,6 +309,15 @@ async fn first_answers(client: &Client) -> Result<(Info, Vec<ContainerSummary>),
     Ok((info, client.containers(None).await?))
 }
 
+/// How often the engine is asked about itself.
+fn info_every(swarm: &Membership) -> Duration {
+    match (swarm.is_unsettled(), swarm.node_id.is_empty()) {
+        (true, _) => INFO_UNSETTLED,
+        (false, false) => INFO_MEMBER,
+        (false, true) => INFO_EVERY,
+    }
+}
+
 fn every(period: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -331,6 +341,8 @@ fn dice() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use mainstay_common::state::SwarmState;
+
     use super::*;
 
     #[test]
@@ -338,5 +350,19 @@ mod tests {
         let waits: Vec<_> = (0..9).map(|failures| retry_in(failures, 1.0).as_millis()).collect();
         assert_eq!(waits, [200, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
         assert_eq!(retry_in(9, 0.0).as_millis(), 5_000);
+    }
+
+    #[test]
+    fn a_member_of_a_swarm_looks_more_often_who_it_is() {
+        let swarm = |state, node_id: &str| Membership {
+            state,
+            node_id: node_id.into(),
+            cluster_id: String::new(),
+            manager: false,
+            error: String::new(),
+        };
+        assert_eq!(info_every(&swarm(SwarmState::Inactive, "")), INFO_EVERY);
+        assert_eq!(info_every(&swarm(SwarmState::Active, "n")), INFO_MEMBER);
+        assert_eq!(info_every(&swarm(SwarmState::Locked, "n")), INFO_UNSETTLED);
     }
 }
