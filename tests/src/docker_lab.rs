@@ -37,8 +37,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 const APPLETS: &str = "sh sleep true false tail head cat echo dd tr test rm touch mkdir ls kill httpd wget env";
 
 /// Starts the engine in its network, under its hostname, with mounts of its own: its shims keep their sockets in `/run`,
-/// wherever the engine is told to keep the rest.
-const START: &str = r#"hostname "$2" && mkdir -p "$1/run" && mount --bind "$1/run" /run && exec dockerd \
+/// wherever the engine is told to keep the rest. It looks for images of a Swarm in the world, too: names are refused at
+/// once, since nobody answers on the lab's loopback.
+const START: &str = r#"hostname "$2" && mkdir -p "$1/run" && echo nameserver 127.0.0.1 > "$1/resolv.conf" &&
+mount --bind "$1/resolv.conf" /etc/resolv.conf && mount --bind "$1/run" /run && exec dockerd \
  --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/dockerd.pid" -H "unix://$1/docker.sock" \
  --cgroup-parent "/$3" --iptables=false --ip6tables=false --shutdown-timeout 3 --log-level warn >> "$1/log" 2>&1"#;
 
