@@ -57,6 +57,9 @@ for round in $(seq 200); do
     found=$(pids)
     [ -z "$found" ] && break
     kill -KILL $found
+    # What is paused cannot die.
+    for state in $(find /sys/fs/cgroup/*/"$name" -name freezer.state); do echo THAWED > "$state"; done
+    for state in $(find /sys/fs/cgroup/*/"$name" -name cgroup.freeze); do echo 0 > "$state"; done
     sleep 0.05
 done
 ip netns delete "$name"
@@ -265,6 +268,7 @@ mod tests {
             lab.stop_engine();
             lab.start_engine();
             assert_eq!(lab.lines(&["ps", "--format", "{{.Names}}"]), ["one"], "it starts again with its containers");
+            drop(lab.docker(&["pause", "one"]).done());
             lab.freeze();
             let _lab = lab;
             panic!("a story that fails");
