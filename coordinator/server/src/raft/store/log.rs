@@ -9,6 +9,16 @@ pub struct Position {
     pub term: u64,
 }
 
+impl Position {
+    /// Where a log begins that began behind this place, once `entries` replaced some of those before it: behind the last
+    /// one of them whose term is known.
+    pub(super) fn replaced_by(self, entries: &[Entry]) -> Self {
+        let ends = entries.first().zip(entries.last()).filter(|(first, _)| first.index <= self.index);
+        let index = ends.map_or(0, |(_, last)| last.index.min(self.index));
+        entries.iter().find(|entry| entry.index == index).map_or(self, |entry| Self { index, term: entry.term })
+    }
+}
+
 /// What Raft must not forget besides entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
@@ -140,6 +150,9 @@ impl Tail {
             }
             next.last = place;
         }
+        // Only while reading: the segments before the first one may have been dropped since, as their entries were
+        // committed by then, or void.
+        next.base = self.base.replaced_by(entries);
         next.advance(hard_state.unwrap_or(self.hard_state))
     }
 
@@ -158,7 +171,7 @@ impl Tail {
     }
 
     fn may_replace(&self, index: u64) -> Result<(), Contradiction> {
-        let commit = self.hard_state.commit.max(self.base.index);
+        let commit = self.hard_state.commit;
         if index <= commit { Err(Contradiction::Committed { index, commit }) } else { Ok(()) }
     }
 
@@ -196,6 +209,17 @@ mod tests {
         let mut torn = entries(10, 3);
         torn[1].index = 12;
         assert_eq!(TAIL.after(&torn, None), Err(Contradiction::Gap { expected: 11, found: 12 }));
+    }
+
+    #[test]
+    fn a_log_whose_beginning_is_replaced_begins_behind_it() {
+        let begun = Tail { base: Position { index: 8, term: 2 }, ..TAIL };
+        let begins = |from, term| begun.after(&entries(from, term), None).map(|tail| (tail.base, tail.last.index));
+        assert_eq!(begins(8, 4), Ok((Position { index: 8, term: 4 }, 9)));
+        assert_eq!(begins(7, 4), Ok((Position { index: 8, term: 4 }, 8)));
+        assert_eq!(begins(6, 4), Ok((Position { index: 7, term: 4 }, 7)));
+        assert_eq!(begins(10, 4), Ok((begun.base, 11)));
+        assert_eq!(begins(5, 4), Err(Contradiction::Committed { index: 5, commit: 5 }));
     }
 
     #[test]

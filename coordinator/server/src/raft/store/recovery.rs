@@ -242,16 +242,17 @@ impl Log {
                 }
                 let tail = self.tail.after(&entries, hard_state).map_err(contradiction)?;
                 if let Some(first) = entries.first() {
-                    self.entries.truncate(offset(first.index - 1 - self.tail.base.index));
+                    self.entries.truncate(offset(first.index.saturating_sub(1 + self.tail.base.index)));
                 }
-                self.entries.extend(entries);
+                self.segments.iter_mut().for_each(|used| used.before = used.before.replaced_by(&entries));
+                self.entries.extend(entries.into_iter().filter(|entry| entry.index > tail.base.index));
                 self.tail = tail;
             }
             Record::Reset { checkpoint, hard_state } => {
                 self.tail = self.tail.after_reset(checkpoint, hard_state).map_err(contradiction)?;
                 self.entries.clear();
                 self.reset = Some(checkpoint.index);
-                self.segments.iter_mut().for_each(|used| used.highest = 0);
+                self.segments.iter_mut().for_each(|used| (used.before, used.highest) = (checkpoint, 0));
             }
         }
         if let Some(used) = self.segments.back_mut() {
@@ -642,6 +643,23 @@ mod tests {
             disk.power_loss();
             assert_eq!(indexes(&opened(&disk).1), [2, 3], "seed {seed}");
         }
+    }
+
+    #[test]
+    fn the_first_segment_that_is_left_may_replace_entries_of_those_before() {
+        let disk = FaultyDisk::new(1);
+        let mut store = created(&disk);
+        (2..=4).for_each(|index| write(&mut store, &[entry(index, 1)], None).unwrap());
+        write(&mut store, &[entry(3, 2), entry(4, 2)], Some(hard_state(2, 0, 2))).unwrap();
+        (5..=12).for_each(|index| write(&mut store, &[entry(index, 2)], Some(hard_state(2, 0, index - 1))).unwrap());
+        store.save_checkpoint(&checkpoint(5, 2)).unwrap();
+        store.save_checkpoint(&checkpoint(11, 2)).unwrap();
+        assert!(!disk.content().contains_key(&segment::file(1)));
+        let before = store.before_first();
+        drop(store);
+        let (store, recovered) = opened(&disk);
+        assert_eq!((before, store.before_first()), (Position { index: 4, term: 2 }, before));
+        assert_eq!(indexes(&recovered), (5..=12).collect::<Vec<_>>());
     }
 
     #[test]

@@ -131,6 +131,9 @@ pub(super) fn scan(id: u64, bytes: &[u8], newest: bool) -> Result<Scan, Damage> 
             }
         }
         if let Some(number) = lacks {
+            if let Some(flipped) = (end..sectors).find(|number| sector::read(id, *number, bytes) == Sector::Flipped) {
+                return Err(damaged(flipped, "a sector fails its checksum"));
+            }
             if !newest || !sector::is_zero_from(end, bytes) {
                 return Err(damaged(number, "a sector is gone, and more was written after it"));
             }

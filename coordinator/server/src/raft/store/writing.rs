@@ -1,6 +1,6 @@
 //! Writing: batches, checkpoints, and what they make superfluous.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
     Batch, Checkpoint, CheckpointWriter, Contradiction, CreateError, HardState, Identity, OpenError, Position,
@@ -50,7 +50,7 @@ pub struct Store<D: Disk> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
     pub(super) id: u64,
-    /// The last entry before it.
+    /// The last entry before it: where the log begins when this is the first segment.
     pub(super) before: Position,
     /// The highest index of any entry in it that a reset did not void.
     pub(super) highest: u64,
@@ -74,7 +74,7 @@ impl<D: Disk> Store<D> {
     /// [`CreateError`]; what was made before stays, and the folder has to be emptied.
     pub fn create(disk: D, identity: Identity, settings: Settings, first: &Checkpoint) -> Result<Self, CreateError> {
         recovery::create(&disk, &identity, &settings, first)?;
-        let (store, _) = Self::open(disk, settings).map_err(|error| CreateError::Disk(std::io::Error::other(error)))?;
+        let (store, _) = Self::open(disk, settings).map_err(|error| CreateError::Disk(io::Error::other(error)))?;
         Ok(store)
     }
 
@@ -119,7 +119,9 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         let draft = Draft::batch(batch, self.tail.cuts(batch.entries), changed);
-        self.append(draft, batch.priority, tail)
+        self.append(draft, batch.priority, tail)?;
+        self.segments.iter_mut().for_each(|used| used.before = used.before.replaced_by(batch.entries));
+        Ok(())
     }
 
     /// Remembers how far entries are committed, without a sync: it goes with the next record. Raft may forget it.
@@ -190,6 +192,7 @@ impl<D: Disk> Store<D> {
             }
             return Err(error);
         }
+        self.segments.iter_mut().for_each(|used| used.before = position);
         self.disk.rename(&received, &checkpoint::file(index)).map_err(|error| self.health.fail(&received, &error))?;
         self.sync_dir()?;
         self.checkpoints.push(index);
@@ -282,7 +285,11 @@ impl<D: Disk> Store<D> {
 
     fn remove(&self, files: &[String]) -> Result<(), WriteError> {
         for file in files {
-            self.disk.remove(file).map_err(|error| self.health.fail(file, &error))?;
+            match self.disk.remove(file) {
+                // A checkpoint that was written twice, and dropped once.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(|error| self.health.fail(file, &error))?,
+            }
         }
         self.sync_dir()?;
         self.preparation.reserve().look_again();

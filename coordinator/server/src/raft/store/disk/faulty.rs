@@ -191,6 +191,13 @@ impl FaultyDisk {
         platter.dead = false;
     }
 
+    /// The process is started again, the machine was not: all that was written is seen, and still not durable.
+    pub fn revive(&self) {
+        let mut platter = self.platter();
+        (platter.until_death, platter.until_sync_error, platter.until_write_error) = (None, None, None);
+        platter.dead = false;
+    }
+
     /// Every file as programs see it.
     #[must_use]
     pub fn content(&self) -> BTreeMap<String, Vec<u8>> {
@@ -360,7 +367,8 @@ impl DiskFile for FaultyFile {
         if let Some(most) = most.filter(|most| end > content.visible.len() && end > *most) {
             (end, outcome) = (most.max(start), Err(io::ErrorKind::StorageFull.into()));
         } else if outcome.is_err() && !dies {
-            end = start + platter.dice.below(bytes.len());
+            // The kernel copies page by page: a write that stops midway stops at a sector's edge.
+            end = ((start + platter.dice.below(bytes.len())) / SECTOR * SECTOR).max(start);
         }
         content.visible.resize(content.visible.len().max(end), 0);
         content.visible[start..end].copy_from_slice(&bytes[..end - start]);

@@ -85,17 +85,15 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
 pub(super) fn read_whole<D: Disk>(disk: &D, name: &str) -> io::Result<Vec<u8>> {
     const STEP: usize = 256 << 10;
     let file = disk.open(name)?;
-    let (mut bytes, mut filled) = (Vec::new(), 0);
+    let (mut bytes, mut part) = (Vec::new(), vec![0; STEP]);
     loop {
-        bytes.resize(filled + STEP, 0);
-        match file.read_at(filled as u64, &mut bytes[filled..]) {
+        match file.read_at(bytes.len() as u64, &mut part) {
             Ok(0) => break,
-            Ok(read) => filled += read,
+            Ok(read) => bytes.extend_from_slice(&part[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(filled);
     Ok(bytes)
 }
 
