@@ -1,3 +1,223 @@
-//! The replicated log. So far its floor: where entries and checkpoints are kept.
+//! The replicated log: what is proposed becomes durable, then part of the state, in one order for all.
+//!
+//! So far a replica is alone: what is durable here is committed. The files are those of a group already: a checkpoint
+//! at index 1 founds it, every start begins a new term with an empty entry.
 
+mod keeping;
+mod machine;
+mod runner;
+mod start;
 pub mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use self::runner::{Message, Proposal};
+pub use self::{
+    machine::{Machine, Observer, Undecodable},
+    start::{StartError, found, start},
+    store::Position,
+};
+
+/// How a log batches, and when it makes checkpoints.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the store uses its disk.
+    pub store: store::Settings,
+    /// The most entries that become durable together.
+    pub batch_entries: usize,
+    /// The most bytes of them; one entry may have more.
+    pub batch_bytes: usize,
+    /// The most bytes that one entry may have.
+    pub entry_limit_bytes: usize,
+    /// How many proposals may wait for the disk; the next ones wait for these.
+    pub waiting: usize,
+    /// A checkpoint is made after so many entries,
+    pub checkpoint_entries: u64,
+    /// or so many bytes of them.
+    pub checkpoint_bytes: u64,
+    /// How often is tried again what a full disk refused: a new term, a checkpoint.
+    pub retry_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            store: store::Settings::default(),
+            batch_entries: 512,
+            batch_bytes: 256 << 10,
+            entry_limit_bytes: 1 << 20,
+            waiting: 1024,
+            checkpoint_entries: 50_000,
+            checkpoint_bytes: 64 << 20,
+            retry_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why a proposal did not become part of the state, or may not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// The entry is too long. Nothing changed.
+    #[error("{bytes} bytes are more than the {limit} that one entry may have; nothing changed")]
+    TooLarge {
+        /// What it takes.
+        bytes: usize,
+        /// The most that one may.
+        limit: usize,
+    },
+    /// The disk is full. Nothing changed, nothing is lost; it works again when there is room.
+    #[error("the coordinator's disk is full; nothing changed. Free some room on it, then try again")]
+    NoRoom,
+    /// The disk failed. The replica has to end; whether the entry stays shows when it was started again.
+    #[error("the coordinator's disk failed ({0}); whether this was done shows when it was started again")]
+    Broken(String),
+    /// The log's thread ended in the middle of it: ask again, by name.
+    #[error("the coordinator failed in the middle of it; whether this was done is not known")]
+    Unknown,
+    /// The replica ends. Nothing changed.
+    #[error("this replica is ending; nothing changed")]
+    Ending,
+}
+
+/// How a log came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody wished it.
+    Asked,
+    /// The disk failed, for this reason: the process has to end, and not with success.
+    Broken(String),
+    /// A mistake in the program: the thread panicked, and has told why.
+    Panicked,
+}
+
+/// The log, for all who propose and read; clones are the same log.
+pub struct Log<M: Machine>(Arc<Shared<M>>);
+
+struct Shared<M: Machine> {
+    inbox: mpsc::Sender<Message<M>>,
+    room: Arc<Semaphore>,
+    entry_limit_bytes: usize,
+    state: watch::Receiver<Arc<M>>,
+    applied: watch::Receiver<Position>,
+    leader: watch::Receiver<Option<u64>>,
+    end: watch::Receiver<Option<End>>,
+}
+
+impl<M: Machine> Log<M> {
+    /// Proposes an entry and waits until it is durable and applied. Whoever stops waiting changes nothing of that.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; what `apply` refuses is no error but its outcome.
+    ///
+    /// # Panics
+    /// Where the machine encodes an entry as nothing.
+    pub async fn propose(&self, entry: M::Entry) -> Result<M::Outcome, ProposeError> {
+        let shared = &self.0;
+        let (data, limit) = (M::encode(&entry), shared.entry_limit_bytes);
+        assert!(!data.is_empty(), "an entry without data only begins a term");
+        if data.len() > limit {
+            return Err(ProposeError::TooLarge { bytes: data.len(), limit });
+        }
+        let Ok(place) = Arc::clone(&shared.room).acquire_owned().await else { return Err(self.why_ended().await) };
+        let (answer, outcome) = oneshot::channel();
+        let is_essential = M::is_essential(&entry);
+        let proposal = Proposal { entry, data, is_essential, answer, _place: place };
+        if shared.inbox.send(Message::Propose(proposal)).is_err() {
+            return Err(self.why_ended().await);
+        }
+        match outcome.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.why_ended().await),
+        }
+    }
+
+    /// The state with everything that was answered so far in it.
+    #[must_use]
+    pub fn read(&self) -> Arc<M> {
+        self.0.state.borrow().clone()
+    }
+
+    /// The state, and every change of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<M>> {
+        self.0.state.clone()
+    }
+
+    /// The last entry that is part of the state.
+    #[must_use]
+    pub fn applied(&self) -> Position {
+        *self.0.applied.borrow()
+    }
+
+    /// The term in which this replica leads, from its first applied entry on; `None` while it does not.
+    #[must_use]
+    pub fn leader(&self) -> watch::Receiver<Option<u64>> {
+        self.0.leader.clone()
+    }
+
+    /// Waits for the log's end.
+    pub async fn ended(&self) -> End {
+        let mut end = self.0.end.clone();
+        end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone()).unwrap_or(End::Panicked)
+    }
+
+    /// The thread is gone, or going: it says why as its last act.
+    async fn why_ended(&self) -> ProposeError {
+        match self.ended().await {
+            End::Asked => ProposeError::Ending,
+            End::Broken(why) => ProposeError::Broken(why),
+            End::Panicked => ProposeError::Unknown,
+        }
+    }
+}
+
+impl<M: Machine> Clone for Log<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<M: Machine> fmt::Debug for Log<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("applied", &self.applied()).finish_non_exhaustive()
+    }
+}
+
+/// The log's thread. When this is dropped the thread has ended, its files are closed, and all that waited is answered.
+#[derive(Debug)]
+pub struct Running<M: Machine> {
+    inbox: mpsc::Sender<Message<M>>,
+    end: watch::Receiver<Option<End>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<M: Machine> Running<M> {
+    /// Ends the log after what is being written; what waits is refused.
+    pub async fn end(mut self) -> End {
+        self.ask();
+        let end = self.end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        end.unwrap_or(End::Panicked)
+    }
+
+    fn ask(&self) {
+        // It may have ended by itself.
+        self.inbox.send(Message::End).unwrap_or(());
+    }
+}
+
+impl<M: Machine> Drop for Running<M> {
+    fn drop(&mut self) {
+        self.ask();
+        // The thread catches its panics, and tells of them through `end`.
+        self.thread.take().map_or(Ok(()), JoinHandle::join).unwrap_or(());
+    }
+}

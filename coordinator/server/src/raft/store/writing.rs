@@ -101,6 +101,11 @@ impl<D: Disk> Store<D> {
         self.tail.last
     }
 
+    /// What Raft must not forget, with the commit index that was only noted.
+    pub fn hard_state(&self) -> HardState {
+        self.tail.hard_state
+    }
+
     /// The most bytes that the entries of one batch may take: their data, and 13 bytes for each.
     pub fn batch_limit_bytes(&self) -> usize {
         // The header and a hard state take 48.

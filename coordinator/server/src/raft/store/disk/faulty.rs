@@ -72,6 +72,7 @@ struct Platter {
     until_sync_error: Option<usize>,
     until_write_error: Option<usize>,
     until_read_error: Option<usize>,
+    syncs: usize,
     dead: bool,
 }
 
@@ -119,6 +120,7 @@ impl FaultyDisk {
             until_sync_error: None,
             until_write_error: None,
             until_read_error: None,
+            syncs: 0,
             dead: false,
         })))
     }
@@ -152,6 +154,12 @@ impl FaultyDisk {
     /// So many more reads work, the one after them fails.
     pub fn fail_read_after(&self, reads: Option<usize>) {
         self.platter().until_read_error = reads;
+    }
+
+    /// How often a file's content was synced, or was to be.
+    #[must_use]
+    pub fn syncs(&self) -> usize {
+        self.platter().syncs
     }
 
     /// True once the machine died.
@@ -382,6 +390,7 @@ impl DiskFile for FaultyFile {
         if platter.dies()? {
             return Err(gone());
         }
+        platter.syncs += 1;
         let fails = Platter::falls(&mut platter.until_sync_error);
         let Some(content) = platter.files.get_mut(&self.number) else { return Err(gone()) };
         if fails {

@@ -1,0 +1,132 @@
+//! When checkpoints are made; each is written by a thread of its own, so that entries do not wait for it.
+
+use std::{
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Machine, Position, Settings,
+    runner::Message,
+    store::{Checkpoint, CheckpointWriter, ConfState, Disk, SavedCheckpoint, WriteError},
+};
+
+/// Counts what a checkpoint would spare the next start, and makes it when that is enough.
+pub(super) struct Keeping<M: Machine> {
+    every_entries: u64,
+    every_bytes: u64,
+    retry_interval: Duration,
+    conf_state: ConfState,
+    inbox: mpsc::Sender<Message<M>>,
+    /// Since the last checkpoint was begun, or failed.
+    entries: u64,
+    bytes: u64,
+    under_way: Option<UnderWay>,
+    not_before: Option<Instant>,
+}
+
+struct UnderWay {
+    thread: JoinHandle<Result<SavedCheckpoint, WriteError>>,
+    entries: u64,
+    bytes: u64,
+}
+
+/// Tells the log's thread that a checkpoint is done, however that came.
+struct Done<M: Machine>(mpsc::Sender<Message<M>>);
+
+impl<M: Machine> Drop for Done<M> {
+    fn drop(&mut self) {
+        // With the log's thread gone nobody waits for it.
+        self.0.send(Message::CheckpointDone).unwrap_or(());
+    }
+}
+
+impl<M: Machine> Drop for Keeping<M> {
+    fn drop(&mut self) {
+        // Nothing may use the disk when the log has ended.
+        self.under_way.take().map_or(Ok(()), |under_way| under_way.thread.join().map(drop)).unwrap_or(());
+    }
+}
+
+impl<M: Machine> Keeping<M> {
+    pub(super) fn new(
+        settings: &Settings,
+        conf_state: ConfState,
+        inbox: mpsc::Sender<Message<M>>,
+        entries: u64,
+        bytes: u64,
+    ) -> Self {
+        Self {
+            every_entries: settings.checkpoint_entries,
+            every_bytes: settings.checkpoint_bytes,
+            retry_interval: settings.retry_interval,
+            conf_state,
+            inbox,
+            entries,
+            bytes,
+            under_way: None,
+            not_before: None,
+        }
+    }
+
+    /// An entry of so many bytes was written.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.entries += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// Whether a checkpoint should be made now. On a full disk any is worth it: it gives room back.
+    pub(super) fn is_due(&self, is_full: bool) -> bool {
+        let enough = self.entries >= self.every_entries || self.bytes >= self.every_bytes;
+        let may = self.under_way.is_none() && self.not_before.is_none_or(|at| Instant::now() >= at);
+        may && (enough || is_full && self.entries > 0)
+    }
+
+    /// Begins a checkpoint of `state`, which has all entries up to `at`.
+    pub(super) fn begin<D: Disk>(&mut self, writer: CheckpointWriter<D>, at: Position, state: M) {
+        let (conf_state, done) = (self.conf_state.clone(), Done(self.inbox.clone()));
+        let write = move || {
+            let _done = done;
+            let sections = state.sections();
+            writer.write(&Checkpoint { index: at.index, term: at.term, conf_state, sections })
+        };
+        match thread::Builder::new().name("log-checkpoint".into()).spawn(write) {
+            Ok(thread) => {
+                let (entries, bytes) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.bytes));
+                self.under_way = Some(UnderWay { thread, entries, bytes });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no thread for a checkpoint");
+                self.put_off();
+            }
+        }
+    }
+
+    /// The checkpoint that is done; `None` where it could not be made for now.
+    ///
+    /// # Errors
+    /// [`WriteError::Broken`].
+    pub(super) fn finish(&mut self) -> Result<Option<SavedCheckpoint>, WriteError> {
+        let Some(UnderWay { thread, entries, bytes }) = self.under_way.take() else { return Ok(None) };
+        match thread.join() {
+            Ok(Ok(saved)) => {
+                self.not_before = None;
+                return Ok(Some(saved));
+            }
+            Ok(Err(WriteError::NoRoom)) => tracing::warn!("no room on the disk for a checkpoint"),
+            Ok(Err(error)) => return Err(error),
+            // It has told why already. The log is whole without a checkpoint; it only grows.
+            Err(_) => tracing::error!("making a checkpoint failed"),
+        }
+        self.entries += entries;
+        self.bytes += bytes;
+        self.put_off();
+        Ok(None)
+    }
+
+    /// Tries again after a while.
+    pub(super) fn put_off(&mut self) {
+        self.not_before = Some(Instant::now() + self.retry_interval);
+    }
+}
