@@ -60,6 +60,8 @@ mod checkpoint;
 mod checkpoint_writer;
 pub mod disk;
 mod error;
+#[cfg(test)]
+mod golden;
 mod health;
 mod identity;
 mod layout;
