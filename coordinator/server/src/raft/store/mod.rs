@@ -60,6 +60,7 @@ mod checkpoint;
 mod checkpoint_writer;
 pub mod disk;
 mod error;
+mod founding;
 #[cfg(test)]
 mod golden;
 mod health;

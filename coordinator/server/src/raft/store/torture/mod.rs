@@ -5,12 +5,13 @@
 mod episode;
 mod mistake;
 mod model;
+mod tally;
 
 use std::time::Instant;
 
 use self::{
-    episode::Tally,
     mistake::{MISTAKES, Mistake},
+    tally::Tally,
 };
 
 const SEEDS: u64 = 10_000;

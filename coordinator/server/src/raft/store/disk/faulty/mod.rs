@@ -3,48 +3,21 @@
 //! What was not synced may be lost when the power goes, sector by sector (512 bytes, each whole or not at all) and name
 //! by name. A failed sync writes some sectors and counts all of them as written, as Linux does. Reads give any part.
 
+mod dice;
+mod platter;
+
 use std::{
     collections::BTreeMap,
     io,
-    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+pub use self::dice::Dice;
+use self::platter::{Content, NameChange, Platter, gone};
 use super::{Disk, DiskFile, Listed};
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
-
-/// Repeatable dice: the same seed falls the same way on every machine (SplitMix64, Steele et al. 2014).
-#[derive(Clone, Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    /// Dice that fall as `seed` says.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Any number.
-    pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`; 0 where `end` is 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end).unwrap_or(u64::MAX);
-        usize::try_from(self.roll().checked_rem(end).unwrap_or(0)).unwrap_or(0)
-    }
-
-    /// True in so many of 100 cases.
-    pub fn percent(&mut self, chance: usize) -> bool {
-        self.below(100) < chance
-    }
-}
 
 /// The disk; clones are the same disk.
 #[derive(Clone, Debug)]
@@ -55,53 +28,6 @@ pub struct FaultyDisk(Arc<Mutex<Platter>>);
 pub struct FaultyFile {
     disk: FaultyDisk,
     number: u64,
-}
-
-#[derive(Debug)]
-struct Platter {
-    dice: Dice,
-    files: BTreeMap<u64, Content>,
-    next_number: u64,
-    /// As programs see them.
-    names: BTreeMap<String, u64>,
-    /// As they are after the power went.
-    durable_names: BTreeMap<String, u64>,
-    unsynced_names: Vec<NameChange>,
-    room: Option<usize>,
-    until_death: Option<usize>,
-    until_sync_error: Option<usize>,
-    until_write_error: Option<usize>,
-    until_read_error: Option<usize>,
-    syncs: usize,
-    dead: bool,
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    visible: Vec<u8>,
-    durable: Vec<u8>,
-    dirty: Vec<Range<usize>>,
-}
-
-#[derive(Clone, Debug)]
-struct NameChange {
-    gone: Option<String>,
-    there: Option<(String, u64)>,
-}
-
-impl Content {
-    /// Writes dirty sectors, those that `survives` says, and forgets that they were dirty.
-    fn flush(&mut self, mut survives: impl FnMut() -> bool) {
-        for range in std::mem::take(&mut self.dirty) {
-            for sector in range.start / SECTOR..range.end.div_ceil(SECTOR) {
-                let part = (sector * SECTOR).max(range.start)..((sector + 1) * SECTOR).min(range.end);
-                if survives() {
-                    self.durable.resize(self.durable.len().max(part.end), 0);
-                    self.durable[part.clone()].copy_from_slice(&self.visible[part]);
-                }
-            }
-        }
-    }
 }
 
 impl FaultyDisk {
@@ -235,61 +161,6 @@ impl FaultyDisk {
     }
 }
 
-impl Platter {
-    fn add(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number
-    }
-
-    fn used(&self) -> usize {
-        self.names.values().map(|number| self.files[number].visible.len()).sum()
-    }
-
-    /// Counts down to a fault.
-    fn falls(counter: &mut Option<usize>) -> bool {
-        match counter {
-            None => false,
-            Some(0) => {
-                *counter = None;
-                true
-            }
-            Some(left) => {
-                *left -= 1;
-                false
-            }
-        }
-    }
-
-    /// Before every change: `Ok(true)` where the machine dies in this one.
-    fn dies(&mut self) -> io::Result<bool> {
-        if self.dead {
-            return Err(gone());
-        }
-        self.dead = Self::falls(&mut self.until_death);
-        Ok(self.dead)
-    }
-
-    fn number(&self, name: &str) -> io::Result<u64> {
-        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    /// A change of names; when the machine dies in it, it may have come about.
-    fn change(&mut self, change: NameChange) -> io::Result<()> {
-        let dies = self.dies()?;
-        if dies && self.dice.percent(50) {
-            return Err(gone());
-        }
-        if let Some(name) = &change.gone {
-            self.names.remove(name);
-        }
-        if let Some((name, number)) = &change.there {
-            self.names.insert(name.clone(), *number);
-        }
-        self.unsynced_names.push(change);
-        if dies { Err(gone()) } else { Ok(()) }
-    }
-}
-
 impl Disk for FaultyDisk {
     type File = FaultyFile;
 
@@ -401,11 +272,6 @@ impl DiskFile for FaultyFile {
         content.flush(|| true);
         Ok(())
     }
-}
-
-/// What a disk says that does not work: EIO.
-fn gone() -> io::Error {
-    io::Error::from_raw_os_error(5)
 }
 
 #[cfg(test)]
