@@ -12,6 +12,9 @@ use super::{
     store::{Checkpoint, CheckpointWriter, ConfState, Disk, SavedCheckpoint, WriteError},
 };
 
+/// A full disk is not met with one checkpoint after the other: after so many retry intervals the next one.
+const PAUSES_WHEN_FULL: u32 = 30;
+
 /// Counts what a checkpoint would spare the next start, and makes it when that is enough.
 pub(super) struct Keeping<M: Machine> {
     every_entries: u64,
@@ -84,7 +87,8 @@ impl<M: Machine> Keeping<M> {
     }
 
     /// Begins a checkpoint of `state`, which has all entries up to `at`.
-    pub(super) fn begin<D: Disk>(&mut self, writer: CheckpointWriter<D>, at: Position, state: M) {
+    pub(super) fn begin<D: Disk>(&mut self, writer: CheckpointWriter<D>, at: Position, state: M, is_full: bool) {
+        self.put_off(if is_full { PAUSES_WHEN_FULL } else { 0 });
         let (conf_state, done) = (self.conf_state.clone(), Done(self.inbox.clone()));
         let write = move || {
             let _done = done;
@@ -98,7 +102,7 @@ impl<M: Machine> Keeping<M> {
             }
             Err(error) => {
                 tracing::warn!(%error, "no thread for a checkpoint");
-                self.put_off();
+                self.put_off(1);
             }
         }
     }
@@ -110,10 +114,7 @@ impl<M: Machine> Keeping<M> {
     pub(super) fn finish(&mut self) -> Result<Option<SavedCheckpoint>, WriteError> {
         let Some(UnderWay { thread, entries, bytes }) = self.under_way.take() else { return Ok(None) };
         match thread.join() {
-            Ok(Ok(saved)) => {
-                self.not_before = None;
-                return Ok(Some(saved));
-            }
+            Ok(Ok(saved)) => return Ok(Some(saved)),
             Ok(Err(WriteError::NoRoom)) => tracing::warn!("no room on the disk for a checkpoint"),
             Ok(Err(error)) => return Err(error),
             // It has told why already. The log is whole without a checkpoint; it only grows.
@@ -121,12 +122,12 @@ impl<M: Machine> Keeping<M> {
         }
         self.entries += entries;
         self.bytes += bytes;
-        self.put_off();
+        self.put_off(PAUSES_WHEN_FULL);
         Ok(None)
     }
 
-    /// Tries again after a while.
-    pub(super) fn put_off(&mut self) {
-        self.not_before = Some(Instant::now() + self.retry_interval);
+    /// Nothing is begun before so many retry intervals have passed.
+    pub(super) fn put_off(&mut self, intervals: u32) {
+        self.not_before = Some(Instant::now() + self.retry_interval * intervals);
     }
 }

@@ -44,7 +44,7 @@ pub struct Settings {
     pub checkpoint_entries: u64,
     /// or so many bytes of them.
     pub checkpoint_bytes: u64,
-    /// How often is tried again what a full disk refused: a new term, a checkpoint.
+    /// How often a new term is tried again that a full disk refused; checkpoints are after 30 times that.
     pub retry_interval: Duration,
 }
 

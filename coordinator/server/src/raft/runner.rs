@@ -260,10 +260,10 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         // What is in a checkpoint is not shown to observers again.
         if let Err(error) = self.observers.iter_mut().try_for_each(|observer| observer.keep()) {
             tracing::warn!(%error, "no checkpoint: what was seen of the log cannot be kept");
-            self.keeping.put_off();
+            self.keeping.put_off(1);
             return;
         }
-        self.keeping.begin(self.store.checkpoint_writer(), self.applied, self.state.clone());
+        self.keeping.begin(self.store.checkpoint_writer(), self.applied, self.state.clone(), is_full);
     }
 }
 

@@ -240,6 +240,29 @@ async fn a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn what_is_essential_does_not_share_the_fate_of_its_batch_on_a_full_disk() {
+    let disk = founded(1);
+    let trail = Trail::default();
+    // Without checkpoints the disk stays full.
+    trail.0.lock().unwrap().cannot_keep = true;
+    let (log, _running) = start(disk.clone(), settings(), vec![Box::new(trail.clone())]).unwrap();
+    leads(&log).await;
+    disk.set_room(Some(disk.used_bytes()));
+    let mut number = 100;
+    while log.propose(ToyEntry::Add(number)).await.is_ok() {
+        number += 1;
+    }
+    let (open, gate) = mpsc::channel();
+    trail.0.lock().unwrap().gate = Some(gate);
+    let queued = [ToyEntry::Urge(1), ToyEntry::Add(2), ToyEntry::Urge(3), ToyEntry::Add(4)];
+    let proposals = join_all(queued.map(|entry| log.propose(entry)));
+    let (outcomes, ()) = tokio::join!(proposals, async { open.send(()).unwrap() });
+    let refused: Vec<_> = outcomes.iter().map(|outcome| *outcome == Err(ProposeError::NoRoom)).collect();
+    assert_eq!(refused, [false, true, false, true]);
+    assert!(log.read().0.ends_with(&[1, 3]));
+}
+
+#[tokio::test]
 async fn a_replica_leads_when_there_is_room_for_a_term() {
     let disk = founded(1);
     let trail = Trail::default();

@@ -49,6 +49,9 @@
 //! | 20..24 | crc32c of (N as 8 bytes, offset of the record within the file as 8 bytes, bytes 0..20, body) |
 //! | body | a reset: term of the checkpoint. Hard state: term, vote, commit. Each entry: term 8, kind 1 (0 normal, 1 configuration), length 4, data |
 //!
+//! Entries may be replaced by those of a later segment, and the earlier one dropped when all of it is superfluous. Where
+//! the first segment that is left so replaces entries before it, the log begins behind the replaced ones.
+//!
 //! # Torn or flipped
 //!
 //! A disk writes a sector whole or not at all, a segment is durably all zero before it is used, a written sector never

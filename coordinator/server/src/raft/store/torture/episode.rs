@@ -340,7 +340,7 @@ impl Episode<'_> {
         self.note(|| format!("  opened: checkpoint {}, {:?}", recovered.checkpoint.index, recovered.hard_state));
         if let Some(cut) = &recovered.cut {
             self.tally.cut += 1;
-            if self.in_flight.is_none() && !self.is_armed {
+            if self.in_flight.is_none() {
                 return Err(format!("nothing was under way, but this was cut: {cut:?}"));
             }
         }
