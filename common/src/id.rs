@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::{Deserialize, Serialize};
 
 /// Why a text is no name.
@@ -57,6 +58,19 @@ macro_rules! name {
             }
         }
 
+        impl<C> Encode<C> for $type {
+            fn encode<W: encode::Write>(&self, to: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+                to.str(&self.0)?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $type {
+            fn decode(from: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                let at = from.position();
+                from.str()?.parse().map_err(|error: InvalidName| decode::Error::message(error).at(at))
+            }
+        }
+
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(&self.0)
@@ -80,6 +94,10 @@ name!(
 name!(
     /// A join token's public half.
     TokenId, "a token's id"
+);
+name!(
+    /// A place where messages go.
+    ReceiverName, "a receiver's name"
 );
 name!(
     /// A cluster for ever: random, the trust domain of its certificates.

@@ -2,19 +2,24 @@
 
 use std::{fmt, str::FromStr};
 
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, InvalidName, NodeId, ReplicaId, UserName};
 
 /// What a person may do; each may do what the one before may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
+#[cbor(index_only)]
 pub enum HumanRole {
     /// Looks.
+    #[n(0)]
     Viewer,
     /// Acts on runs, alerts, silences and drains.
+    #[n(1)]
     Operator,
     /// Tokens, users, membership, policies, restores.
+    #[n(2)]
     Admin,
 }
 

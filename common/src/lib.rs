@@ -15,5 +15,5 @@ pub mod token;
 pub mod unit;
 
 pub use failure::{ExitCode, Failure};
-pub use id::{ClusterId, InvalidName, NodeId, ReplicaId, TokenId, UserName};
+pub use id::{ClusterId, InvalidName, NodeId, ReceiverName, ReplicaId, TokenId, UserName};
 pub use time::Timestamp;

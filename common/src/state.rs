@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::{Deserialize, Serialize};
 
 /// A word that is no state.
@@ -45,6 +46,19 @@ macro_rules! states {
             }
         }
 
+        impl<C> Encode<C> for $type {
+            fn encode<W: encode::Write>(&self, to: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+                to.i32(self.number())?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $type {
+            fn decode(from: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                let (at, number) = (from.position(), from.i32()?);
+                Self::from_number(number).ok_or_else(|| decode::Error::unknown_variant(number.into()).at(at))
+            }
+        }
+
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.pad(self.as_str())
@@ -81,6 +95,30 @@ states! {
         Drained = 6 "drained",
         /// Enrolled, but never seen.
         Pending = 7 "pending",
+    }
+}
+states! {
+    /// How bad it is where a rule holds. The later is the worse.
+    Severity {
+        /// Somebody should look today.
+        Warning = 1 "warning",
+        /// Somebody should look now.
+        Critical = 2 "critical",
+    }
+}
+states! {
+    /// How an alert stands.
+    AlertState {
+        /// The condition holds, not long enough yet.
+        Pending = 1 "pending",
+        /// It has held long enough: receivers are told.
+        Firing = 2 "firing",
+        /// It fires, and a person has it.
+        Acked = 3 "acked",
+        /// It is over.
+        Resolved = 4 "resolved",
+        /// Nothing is known of it now; it stays what it was until there are readings again.
+        Unknown = 5 "unknown",
     }
 }
 states! {

@@ -2,12 +2,14 @@
 
 use std::{fmt, time::Duration};
 
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// A moment: milliseconds since 1970-01-01 00:00 UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(transparent)]
-pub struct Timestamp(pub i64);
+#[cbor(transparent)]
+pub struct Timestamp(#[n(0)] pub i64);
 
 impl Timestamp {
     /// The moment `span` later; the end of time if that is beyond it.
