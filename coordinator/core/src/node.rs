@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mainstay_common::{NodeId, Timestamp};
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{KeyFingerprint, Table};
@@ -11,25 +12,31 @@ use crate::{KeyFingerprint, Table};
 pub const MAX_LABELS: usize = 64;
 
 /// A node as the cluster remembers it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct Node {
     /// The key that may speak for it; `None` once it was removed.
+    #[n(0)]
     pub key: Option<KeyFingerprint>,
     /// When it came in.
+    #[n(1)]
     pub enrolled_at: Timestamp,
     /// What operators wrote on it.
+    #[n(2)]
     pub labels: BTreeMap<String, String>,
     /// Keys that spoke for it before it was removed: whoever shows one is told that it was removed.
+    #[n(3)]
     pub former_keys: Vec<KeyFingerprint>,
 }
 
-/// How the table of nodes may change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How the table of nodes may change. The numbers are the format on disk: never change or re-use one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
     /// Sets labels; an empty value takes one away.
-    Label(NodeId, BTreeMap<String, String>),
+    #[n(0)]
+    Label(#[n(0)] NodeId, #[n(1)] BTreeMap<String, String>),
     /// Takes a node out; what speaks with its key is refused from now on.
-    Remove(NodeId),
+    #[n(1)]
+    Remove(#[n(0)] NodeId),
 }
 
 /// What else must happen because a command was applied.
@@ -77,7 +84,7 @@ pub enum Standing {
 /// All nodes by name, removed ones too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Nodes(Table<NodeId, Node>);
+pub struct Nodes(pub(crate) Table<NodeId, Node>);
 
 impl Nodes {
     /// Applies one committed command.

@@ -1,47 +1,61 @@
 //! What the cluster may never lose, and the one way it changes.
 
 use mainstay_common::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::{node, token, user};
+use crate::{
+    Command, Entry, alert,
+    cluster::{self, Cluster, Founding},
+    declare, node, notify, token, user,
+};
 
 /// Everything that decisions made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+///
+/// Index and term of the last entry are not in it: they are the log's, stand beside it in a checkpoint's head, and move
+/// with entries that change nothing here. So states are equal on all replicas at an index, whatever else the log carries,
+/// and what needs a term (a claim) has it in its command.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
+    /// The cluster itself.
+    pub cluster: Cluster,
     /// Machines.
     pub nodes: node::Nodes,
     /// Join tokens.
     pub tokens: token::Tokens,
     /// People.
     pub users: user::Users,
-}
-
-/// How the state may change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// About nodes.
-    Node(node::Command),
-    /// About tokens.
-    Token(token::Command),
-    /// About users.
-    User(user::Command),
+    /// Rules and alerts.
+    pub alerts: alert::Alerts,
+    /// Receivers, routes and what is owed.
+    pub notifications: notify::Notifications,
+    /// Index of the entry that changed declarations last: their revision.
+    pub declared_at: u64,
 }
 
 /// What a command brought about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Consequence {
+    /// About the cluster.
+    Cluster(cluster::Consequence),
     /// About nodes.
     Node(node::Consequence),
     /// About tokens.
     Token(token::Consequence),
     /// About users.
     User(user::Consequence),
+    /// About alerts.
+    Alert(alert::Consequence),
+    /// About notifications.
+    Notify(notify::Consequence),
+    /// Declarations are in force; the new revision.
+    Declared(u64),
 }
 
-/// Why a command changed nothing.
+/// Why a command changed nothing. The same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
+    /// About the cluster.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Rejected),
     /// About nodes.
     #[error(transparent)]
     Node(#[from] node::Rejected),
@@ -51,19 +65,58 @@ pub enum Rejected {
     /// About users.
     #[error(transparent)]
     User(#[from] user::Rejected),
+    /// About alerts.
+    #[error(transparent)]
+    Alert(#[from] alert::Rejected),
+    /// About notifications.
+    #[error(transparent)]
+    Notify(#[from] notify::Rejected),
+    /// About declarations.
+    #[error(transparent)]
+    Declare(#[from] declare::Rejected),
 }
 
 impl State {
-    /// Applies one committed command; `at` is the moment at which it was proposed. Refused commands change nothing.
+    /// The state of a cluster that was just made: what its first checkpoint holds.
+    #[must_use]
+    pub fn founded(founding: Founding) -> Self {
+        Self {
+            cluster: Cluster::founded(founding),
+            nodes: node::Nodes::default(),
+            tokens: token::Tokens::default(),
+            users: user::Users::default(),
+            alerts: alert::Alerts::default(),
+            notifications: notify::Notifications::default(),
+            declared_at: 0,
+        }
+    }
+
+    /// Applies the committed entry of that index. Refused commands change nothing.
     ///
     /// # Errors
     /// [`Rejected`] says why nothing changed.
-    pub fn apply(&mut self, at: Timestamp, command: &Command) -> Result<Consequence, Rejected> {
-        match command {
-            Command::Node(command) => Ok(Consequence::Node(self.nodes.apply(command)?)),
+    pub fn apply(&mut self, index: u64, entry: &Entry) -> Result<Consequence, Rejected> {
+        let at = entry.at;
+        match &entry.command {
+            Command::Cluster(command) => Ok(Consequence::Cluster(self.cluster.apply(command)?)),
+            Command::Node(command) => self.node(at, command),
             Command::Token(command) => self.token(at, command),
             Command::User(command) => Ok(Consequence::User(self.users.apply(at, command)?)),
+            Command::Alert(command) => self.alert(at, command),
+            Command::Notify(command) => Ok(Consequence::Notify(self.notifications.apply(at, command)?)),
+            Command::Declare(command) => self.declare(index, at, command),
         }
+    }
+
+    /// What fired on a node that was removed is over within the same entry.
+    fn node(&mut self, at: Timestamp, command: &node::Command) -> Result<Consequence, Rejected> {
+        let consequence = self.nodes.apply(command)?;
+        if let node::Consequence::Removed(node) = &consequence {
+            for told in self.alerts.node_removed(at, node) {
+                self.notifications.owe(at, &told);
+            }
+        }
+        Ok(Consequence::Node(consequence))
     }
 
     /// A redeemed token and the node it admits are one entry: neither is there without the other.
@@ -77,45 +130,49 @@ impl State {
         }
         Ok(Consequence::Token(consequence))
     }
+
+    /// "It fired" and "somebody must be told" are one entry.
+    fn alert(&mut self, at: Timestamp, command: &alert::Command) -> Result<Consequence, Rejected> {
+        if let alert::Command::Pend(pend) = command
+            && self.nodes.member(&pend.alert.node).is_none()
+        {
+            return Err(alert::Rejected::NoMember(pend.alert.node.clone()).into());
+        }
+        let consequence = self.alerts.apply(at, command)?;
+        if let alert::Consequence::Told(told) = &consequence {
+            self.notifications.owe(at, told);
+        }
+        Ok(Consequence::Alert(consequence))
+    }
+
+    fn declare(&mut self, index: u64, at: Timestamp, command: &declare::Declare) -> Result<Consequence, Rejected> {
+        command.check(self)?;
+        for change in &command.changes {
+            match change {
+                declare::Change::Receiver(name, receiver) => {
+                    self.notifications.set_receiver(at, name, receiver.as_ref());
+                }
+                declare::Change::Route(matcher, who) => self.notifications.routes.set(matcher, who.as_ref()),
+                declare::Change::Rule(rule, place, change) => {
+                    self.alerts.rules.0.set(&(*rule, place.clone()), change.as_ref());
+                }
+            }
+        }
+        self.declared_at = index;
+        Ok(Consequence::Declared(index))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::KeyFingerprint;
-
-    fn command() -> impl Strategy<Value = Command> {
-        let node = (0u8..3).prop_map(|n| format!("n{n}").parse().unwrap());
-        let key = (0u8..4).prop_map(|k| KeyFingerprint([k; 32]));
-        let token = (0u8..3).prop_map(|t| format!("t{t}").parse().unwrap());
-        let create = (token.clone(), 0u32..3).prop_map(|(id, uses_left)| {
-            let token = token::Token {
-                secret_sha256: KeyFingerprint([7; 32]),
-                created_at: Timestamp(0),
-                created_by: "anna".parse().unwrap(),
-                expires_at: Timestamp(500),
-                uses_left,
-                admitted: BTreeMap::new(),
-                revoked_at: None,
-            };
-            Command::Token(token::Command::Create(id, token))
-        });
-        let redeem = (token.clone(), key, node.clone()).prop_map(|(token, key, node)| {
-            let secret_sha256 = KeyFingerprint([7; 32]);
-            Command::Token(token::Command::Redeem(token::Redeem { token, secret_sha256, key, node }))
-        });
-        let revoke = token.prop_map(|id| Command::Token(token::Command::Revoke(id)));
-        let remove = node.prop_map(|id| Command::Node(node::Command::Remove(id)));
-        prop_oneof![create, redeem, revoke, remove]
-    }
+    use crate::{Actor, KeyFingerprint, Origin};
 
     #[test]
     fn a_removed_node_does_not_come_back_by_asking_under_another_name() {
-        let mut state = State::default();
+        let mut state = state();
         let token = token::Token {
             secret_sha256: KeyFingerprint([7; 32]),
             created_at: Timestamp(0),
@@ -125,37 +182,38 @@ mod tests {
             admitted: BTreeMap::new(),
             revoked_at: None,
         };
-        let redeem = |name: &str| {
-            let (token, node) = ("t1".parse().unwrap(), name.parse().unwrap());
-            let (secret_sha256, key) = (KeyFingerprint([7; 32]), KeyFingerprint([1; 32]));
-            Command::Token(token::Command::Redeem(token::Redeem { token, secret_sha256, key, node }))
-        };
-        state.apply(Timestamp(0), &Command::Token(token::Command::Create("t1".parse().unwrap(), token))).unwrap();
-        state.apply(Timestamp(0), &redeem("n1")).unwrap();
-        state.apply(Timestamp(0), &Command::Node(node::Command::Remove("n1".parse().unwrap()))).unwrap();
-        assert_eq!(state.apply(Timestamp(0), &redeem("n2")), Err(Rejected::Node(node::Rejected::Removed)));
+        apply(&mut state, Command::Token(token::Command::Create("t1".parse().unwrap(), token))).unwrap();
+        apply(&mut state, redeem("n1")).unwrap();
+        apply(&mut state, Command::Node(node::Command::Remove("n1".parse().unwrap()))).unwrap();
+        assert_eq!(apply(&mut state, redeem("n2")), Err(Rejected::Node(node::Rejected::Removed)));
     }
 
-    proptest! {
-        #[test]
-        fn whatever_happens_replicas_end_equal_and_a_saved_state_reads_back(
-            commands in proptest::collection::vec((0i64..1_000, command()), 0..60)
-        ) {
-            let (mut one, mut two) = (State::default(), State::default());
-            for (at, command) in &commands {
-                let before = one.clone();
-                let answer = one.apply(Timestamp(*at), command);
-                prop_assert_eq!(&answer, &two.apply(Timestamp(*at), command));
-                if answer.is_err() {
-                    prop_assert_eq!(&one, &before, "a refused command changed something");
-                }
-            }
-            prop_assert_eq!(&one, &two);
-            for (id, node) in one.nodes.members() {
-                let key = node.key.unwrap();
-                prop_assert_eq!(one.nodes.standing(id, key), node::Standing::Member);
-                prop_assert!(!node.former_keys.contains(&key), "a removed key came back");
-            }
-        }
+    #[test]
+    fn only_members_have_alerts() {
+        let alert = alert::AlertId { node: "n1".parse().unwrap(), rule: alert::RuleId::FsSpace, target: b"/".to_vec() };
+        let severity = mainstay_common::state::Severity::Warning;
+        let pend = alert::Pend { alert, severity, space: alert::Space { used: 1, available: 0 } };
+        let refused = apply(&mut state(), Command::Alert(alert::Command::Pend(pend)));
+        assert_eq!(refused, Err(alert::Rejected::NoMember("n1".parse().unwrap()).into()));
+    }
+
+    fn state() -> State {
+        State::founded(Founding {
+            id: "c1".parse().unwrap(),
+            name: "prod".into(),
+            replica: "r1".parse().unwrap(),
+            address: "h:1".into(),
+        })
+    }
+
+    fn redeem(name: &str) -> Command {
+        let (token, node) = ("t1".parse().unwrap(), name.parse().unwrap());
+        let (secret_sha256, key) = (KeyFingerprint([7; 32]), KeyFingerprint([1; 32]));
+        Command::Token(token::Command::Redeem(token::Redeem { token, secret_sha256, key, node }))
+    }
+
+    fn apply(state: &mut State, command: Command) -> Result<Consequence, Rejected> {
+        let entry = Entry { at: Timestamp(0), actor: Actor::Root, from: Origin::Socket, request: None, command };
+        state.apply(1, &entry)
     }
 }

@@ -1,8 +1,8 @@
 //! The one kind of table in state and live view: ordered, and free to copy.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::Bound};
 
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::DiffItem};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A persistent ordered map: a copy shares everything with the original until one of them changes, so a reader holds a
@@ -40,9 +40,48 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         self.0.remove(key)
     }
 
+    /// Puts a row, or takes it out where there is no value.
+    pub fn set(&mut self, key: &K, value: Option<&V>) {
+        match value {
+            Some(value) => drop(self.0.insert(key.clone(), value.clone())),
+            None => drop(self.0.remove(key)),
+        }
+    }
+
     /// The row of that key, made if it was not there.
     pub fn entry(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
         self.0.entry(key).or_insert_with(make)
+    }
+
+    /// The rows from that key on, by key.
+    pub fn from<'a, Q: Ord + ?Sized>(&'a self, first: &Q) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V, Q>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.0.range::<_, Q>((Bound::Included(first), Bound::<&Q>::Unbounded))
+    }
+
+    /// True where both are one and the same: neither changed since one was a copy of the other. False proves nothing.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
+
+    /// Keys of rows that are not the same in both. Costs what differs, not what is there.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a K>
+    where
+        V: PartialEq,
+    {
+        self.0.diff(&other.0).map(|difference| match difference {
+            DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+            DiffItem::Update { new: (key, _), .. } => key,
+        })
+    }
+
+    /// The last row.
+    #[must_use]
+    pub fn last(&self) -> Option<(&K, &V)> {
+        self.0.get_max().map(|(key, value)| (key, value))
     }
 
     /// Every row, by key.

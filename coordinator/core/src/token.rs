@@ -3,26 +3,34 @@
 use std::collections::BTreeMap;
 
 use mainstay_common::{NodeId, Timestamp, TokenId, UserName};
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{KeyFingerprint, Table};
 
 /// A token as the cluster remembers it. The secret itself is never stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct Token {
     /// SHA-256 of the secret.
+    #[n(0)]
     pub secret_sha256: KeyFingerprint,
     /// When it was made.
+    #[n(1)]
     pub created_at: Timestamp,
     /// Who made it.
+    #[n(2)]
     pub created_by: UserName,
     /// The last moment at which it may be redeemed.
+    #[n(3)]
     pub expires_at: Timestamp,
     /// Machines that it may still admit.
+    #[n(4)]
     pub uses_left: u32,
     /// Who came in with it. A key that asks again gets the same node: a lost reply is no second use.
+    #[n(5)]
     pub admitted: BTreeMap<KeyFingerprint, NodeId>,
     /// When it was revoked.
+    #[n(6)]
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -52,27 +60,34 @@ impl Standing {
     }
 }
 
-/// How the table of tokens may change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How the table of tokens may change. The numbers are the format on disk: never change or re-use one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
     /// An administrator makes a token.
-    Create(TokenId, Token),
+    #[n(0)]
+    Create(#[n(0)] TokenId, #[n(1)] Token),
     /// A machine shows a secret and asks to be a node.
-    Redeem(Redeem),
+    #[n(1)]
+    Redeem(#[n(0)] Redeem),
     /// An administrator takes a token back.
-    Revoke(TokenId),
+    #[n(2)]
+    Revoke(#[n(0)] TokenId),
 }
 
 /// What a machine shows at the door.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Redeem {
     /// The token it names.
+    #[n(0)]
     pub token: TokenId,
     /// SHA-256 of the secret it holds.
+    #[n(1)]
     pub secret_sha256: KeyFingerprint,
     /// The public key it proved to own.
+    #[n(2)]
     pub key: KeyFingerprint,
     /// The name it asks for.
+    #[n(3)]
     pub node: NodeId,
 }
 
@@ -114,7 +129,7 @@ fn names(nodes: &[NodeId]) -> String {
 /// All tokens by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Tokens(Table<TokenId, Token>);
+pub struct Tokens(pub(crate) Table<TokenId, Token>);
 
 impl Tokens {
     /// Applies one committed command; `at` is the moment at which it was proposed.

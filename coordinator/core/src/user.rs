@@ -1,34 +1,43 @@
 //! Users: people with a certificate, and what each of them may do.
 
 use mainstay_common::{Timestamp, UserName, identity::HumanRole};
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{KeyFingerprint, Table};
 
 /// A person as the cluster remembers them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct User {
     /// What they may do.
+    #[n(0)]
     pub role: HumanRole,
     /// The key that their certificates hold.
+    #[n(1)]
     pub key: KeyFingerprint,
     /// When they were added.
+    #[n(2)]
     pub added_at: Timestamp,
     /// Who added them.
+    #[n(3)]
     pub added_by: UserName,
     /// When they were revoked.
+    #[n(4)]
     pub revoked_at: Option<Timestamp>,
 }
 
-/// How the table of users may change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How the table of users may change. The numbers are the format on disk: never change or re-use one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
     /// An administrator adds a person.
-    Add(UserName, User),
+    #[n(0)]
+    Add(#[n(0)] UserName, #[n(1)] User),
     /// An administrator shuts a person out.
-    Revoke(UserName),
+    #[n(1)]
+    Revoke(#[n(0)] UserName),
     /// Root on a replica's machine takes the administrator's name with a new key.
-    Reissue(UserName, User),
+    #[n(2)]
+    Reissue(#[n(0)] UserName, #[n(1)] User),
 }
 
 /// What else must happen because a command was applied.
@@ -57,7 +66,7 @@ pub enum Rejected {
 /// All users by name, revoked ones too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Users(Table<UserName, User>);
+pub struct Users(pub(crate) Table<UserName, User>);
 
 impl Users {
     /// Applies one committed command; `at` is the moment at which it was proposed.

@@ -14,7 +14,7 @@ use mainstay_common::{
         tls::{new_key, signing_request},
     },
 };
-use mainstay_core::{Command, user};
+use mainstay_core::{Actor, Command, Entry, Origin, user};
 
 use crate::{
     identity::{Ca, Request},
@@ -94,8 +94,9 @@ fn admin_context(stored: &mut Stored, ca: &Ca, now: Timestamp) -> Result<Context
         added_by: name.clone(),
         revoked_at: None,
     };
-    let add = Command::User(user::Command::Add(name.clone(), user));
-    stored.state.apply(now, &add).map_err(|error| failed(error.to_string()))?;
+    let command = Command::User(user::Command::Add(name.clone(), user));
+    let add = Entry { at: now, actor: Actor::Root, from: Origin::Socket, request: None, command };
+    stored.state.apply(0, &add).map_err(|error| failed(error.to_string()))?;
     let subject = Subject::User(HumanRole::Admin, name.clone());
     let certificate = ca.sign_client(&request, subject, now).map_err(|error| failed(error.to_string()))?;
     Ok(Context {

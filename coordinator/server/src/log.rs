@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use mainstay_common::process::{self, shutdown::CancellationToken};
-use mainstay_core::{Command, Consequence, Rejected, State};
+use mainstay_core::{Actor, Command, Consequence, Entry, Origin, Rejected, State};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::Stored;
@@ -88,7 +88,15 @@ async fn keep(
 
 async fn decide(stored: &mut Stored, dir: &std::path::Path, command: &Command) -> Result<Consequence, ProposeError> {
     let mut next = stored.clone();
-    let consequence = next.state.apply(process::now(), command)?;
+    // Nothing that this file keeps looks at who, from where or at which index.
+    let entry = Entry {
+        at: process::now(),
+        actor: Actor::Replica(stored.replica.clone()),
+        from: Origin::Replica(stored.replica.clone()),
+        request: None,
+        command: command.clone(),
+    };
+    let consequence = next.state.apply(0, &entry)?;
     if next.state != stored.state {
         let (kept, folder) = (next.clone(), dir.to_owned());
         let saved = tokio::task::spawn_blocking(move || kept.save(&folder)).await;

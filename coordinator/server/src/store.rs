@@ -6,7 +6,7 @@ use mainstay_common::{
     ClusterId, ExitCode, Failure, ReplicaId,
     process::data_dir::{self, DataDir},
 };
-use mainstay_core::State;
+use mainstay_core::{Founding, State, node::Nodes, token::Tokens, user::Users};
 use serde::{Deserialize, Serialize};
 
 /// Its name within the data directory.
@@ -21,10 +21,29 @@ pub fn holds_cluster(data_dir: &Path) -> bool {
 }
 
 /// The file's content.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Stored {
+struct Content {
     format: u32,
+    cluster_id: ClusterId,
+    cluster: String,
+    replica: ReplicaId,
+    advertise: String,
+    state: Kept,
+}
+
+/// What the file keeps of the state.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    nodes: Nodes,
+    tokens: Tokens,
+    users: Users,
+}
+
+/// What a replica starts from.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
     /// The cluster for ever.
     pub(crate) cluster_id: ClusterId,
     /// Its name for people.
@@ -39,7 +58,13 @@ pub(crate) struct Stored {
 
 impl Stored {
     pub(crate) fn new(cluster_id: ClusterId, cluster: String, replica: ReplicaId, advertise: String) -> Self {
-        Self { format: FORMAT, cluster_id, cluster, replica, advertise, state: State::default() }
+        let founding = Founding {
+            id: cluster_id.clone(),
+            name: cluster.clone(),
+            replica: replica.clone(),
+            address: advertise.clone(),
+        };
+        Self { cluster_id, cluster, replica, advertise, state: State::founded(founding) }
     }
 
     /// Reads the file.
@@ -57,21 +82,33 @@ impl Stored {
             let try_next = "put back a copy of the whole data directory; nothing in it was changed";
             Failure::new(ExitCode::Failed, format!("{} is damaged", path.display()), why, try_next)
         };
-        let stored: Self = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-        if stored.format != FORMAT {
+        let content: Content = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        if content.format != FORMAT {
             return Err(Failure::new(
                 ExitCode::Failed,
-                format!("{} is of format {}", path.display(), stored.format),
+                format!("{} is of format {}", path.display(), content.format),
                 format!("this version knows format {FORMAT} only"),
                 "start the version of mainstay-coordinator that wrote it",
             ));
         }
+        let mut stored = Self::new(content.cluster_id, content.cluster, content.replica, content.advertise);
+        let Kept { nodes, tokens, users } = content.state;
+        stored.state = State { nodes, tokens, users, ..stored.state };
         Ok(stored)
     }
 
     /// Replaces the file whole.
     pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
-        let text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+        let State { nodes, tokens, users, .. } = self.state.clone();
+        let content = Content {
+            format: FORMAT,
+            cluster_id: self.cluster_id.clone(),
+            cluster: self.cluster.clone(),
+            replica: self.replica.clone(),
+            advertise: self.advertise.clone(),
+            state: Kept { nodes, tokens, users },
+        };
+        let text = serde_json::to_vec_pretty(&content).map_err(io::Error::other)?;
         data_dir::replace(&dir.join(FILE), &text, 0o600)
     }
 }

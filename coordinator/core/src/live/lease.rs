@@ -13,6 +13,22 @@ const UNREACHABLE_AFTER_INTERVALS: u32 = 9;
 /// The agent's default interval, for nodes that did not tell theirs yet.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
+fn interval(view: Option<&NodeView>) -> Duration {
+    view.and_then(|view| view.hello.as_ref()).map_or(DEFAULT_INTERVAL, |hello| hello.interval)
+}
+
+/// How long a sample of this node proves that it is there.
+#[must_use]
+pub fn lease_of(view: Option<&NodeView>) -> Duration {
+    interval(view) * UNREACHABLE_AFTER_INTERVALS
+}
+
+/// How old its readings may be to decide anything.
+#[must_use]
+pub fn stale_after_of(view: Option<&NodeView>) -> Duration {
+    interval(view) * STALE_AFTER_INTERVALS
+}
+
 /// How a node looks from here, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
@@ -31,7 +47,7 @@ pub fn presence(
     listening_since: Timestamp,
     now: Timestamp,
 ) -> Presence {
-    let interval = view.and_then(|view| view.hello.as_ref()).map_or(DEFAULT_INTERVAL, |hello| hello.interval);
+    let interval = interval(view);
     let Some(last_seen) = view.and_then(|view| view.last_seen) else {
         let lost = listening_since.plus(interval * UNREACHABLE_AFTER_INTERVALS);
         return if enrolled_at < listening_since && now >= lost {

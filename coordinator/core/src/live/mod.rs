@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use mainstay_common::{NodeId, Timestamp};
 
-pub use lease::{Presence, presence};
+pub use lease::{Presence, lease_of, presence, stale_after_of};
 pub use reporter::swarm_reporters;
 pub use sample::{
     CollectorError, Container, Disk, Engine, Host, Link, Mount, Rclone, Rows, Sample, Swarm, SwarmNode, SwarmService,
@@ -74,6 +74,8 @@ pub struct NodeView {
     pub errors: Arc<Vec<CollectorError>>,
     /// The agent about itself.
     pub agent: mainstay_common::metric::Readings,
+    /// The view's count when it changed last.
+    changed_at: u64,
 }
 
 /// What every agent saw last, as this replica knows it.
@@ -82,13 +84,17 @@ pub struct LiveView {
     /// When this replica began to listen: before one lease is over, silence proves nothing.
     pub listening_since: Timestamp,
     nodes: Table<NodeId, Arc<NodeView>>,
+    /// Counts changes.
+    changes: u64,
+    /// Which node changed at which count, its last change only.
+    changed: Table<u64, NodeId>,
 }
 
 impl LiveView {
     /// A view that has seen nothing yet.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { listening_since: now, nodes: Table::default() }
+        Self { listening_since: now, nodes: Table::default(), changes: 0, changed: Table::default() }
     }
 
     /// What is known of a node.
@@ -104,10 +110,29 @@ impl LiveView {
 
     /// Forgets a node that was removed.
     pub fn forget(&mut self, id: &NodeId) {
-        self.nodes.remove(id);
+        if let Some(view) = self.nodes.remove(id) {
+            self.changed.remove(&view.changed_at);
+            self.changes += 1;
+        }
+    }
+
+    /// Counts every change: what [`LiveView::changed_since`] is asked with later.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Nodes that sent something since the count was this, each once. Those that were forgotten are not among them.
+    pub fn changed_since(&self, changes: u64) -> impl Iterator<Item = &NodeId> {
+        self.changed.from(&changes.saturating_add(1)).map(|(_, id)| id)
     }
 
     fn node_mut(&mut self, id: &NodeId) -> &mut NodeView {
-        Arc::make_mut(self.nodes.entry(id.clone(), Arc::default))
+        self.changes += 1;
+        let view = Arc::make_mut(self.nodes.entry(id.clone(), Arc::default));
+        self.changed.remove(&view.changed_at);
+        self.changed.insert(self.changes, id.clone());
+        view.changed_at = self.changes;
+        view
     }
 }

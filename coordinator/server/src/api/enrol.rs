@@ -26,7 +26,15 @@ impl pb::enrol_server::Enrol for EnrolService {
         let command = Command::Token(token::Command::Redeem(redeem));
         let admitted = match self.0.log.propose(command).await {
             Ok(Consequence::Token(token::Consequence::Admitted(node, _))) => node,
-            Ok(Consequence::Token(_) | Consequence::Node(_) | Consequence::User(_)) => {
+            Ok(
+                Consequence::Token(_)
+                | Consequence::Node(_)
+                | Consequence::User(_)
+                | Consequence::Cluster(_)
+                | Consequence::Alert(_)
+                | Consequence::Notify(_)
+                | Consequence::Declared(_),
+            ) => {
                 return Err(Status::internal("a redeemed token admits somebody"));
             }
             Err(error) => {

@@ -1,7 +1,7 @@
 //! What callers are told: gRPC codes are chosen here and nowhere else. A message is three lines: what, why, what to try.
 
 use mainstay_common::{InvalidName, NodeId, UserName, process::config::nearest};
-use mainstay_core::{Rejected, State, node, token, user};
+use mainstay_core::{Rejected, State, declare, node, notify, token, user};
 use tonic::{Code, Status};
 
 use crate::{identity::Unsigned, log::ProposeError};
@@ -147,6 +147,20 @@ fn refused(rejected: &Rejected, state: &State) -> Status {
         ),
         Rejected::User(user::Rejected::Unknown(_)) => {
             refuse(Code::NotFound, "nobody has that name", "mainstay user ls")
+        }
+        Rejected::Cluster(_) => refuse(Code::InvalidArgument, "the cluster's own rules refuse it", "mainstay status"),
+        Rejected::Alert(_) => refuse(Code::FailedPrecondition, "it changed meanwhile, or is over", "mainstay alert ls"),
+        Rejected::Notify(notify::Rejected::Unknown(_)) => {
+            refuse(Code::NotFound, "no receiver has that name", "mainstay receiver ls")
+        }
+        Rejected::Notify(notify::Rejected::NotOwed(_) | notify::Rejected::Claimed(_)) => {
+            refuse(Code::FailedPrecondition, "it went on meanwhile, or is over", "mainstay receiver ls")
+        }
+        Rejected::Declare(declare::Rejected::Revision { .. }) => {
+            refuse(Code::Aborted, "somebody else declared something", "mainstay apply -f FILE --dry-run")
+        }
+        Rejected::Declare(declare::Rejected::Contradiction(_)) => {
+            refuse(Code::InvalidArgument, "declarations must make sense together", "mainstay apply -f FILE --dry-run")
         }
         Rejected::User(user::Rejected::LastAdmin(_)) => refuse(
             Code::FailedPrecondition,

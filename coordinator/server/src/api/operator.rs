@@ -26,9 +26,13 @@ impl pb::operator_server::Operator for OperatorService {
                 tracing::info!(node = %id, ?actor, "node labelled");
                 Ok(Response::new(pb::LabelNodeResponse { labels: labels.into_iter().collect() }))
             }
-            Consequence::Node(_) | Consequence::Token(_) | Consequence::User(_) => {
-                Err(Status::internal("a label command labels"))
-            }
+            Consequence::Node(_)
+            | Consequence::Token(_)
+            | Consequence::User(_)
+            | Consequence::Cluster(_)
+            | Consequence::Alert(_)
+            | Consequence::Notify(_)
+            | Consequence::Declared(_) => Err(Status::internal("a label command labels")),
         }
     }
 }

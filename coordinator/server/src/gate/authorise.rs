@@ -146,7 +146,7 @@ where
 #[cfg(test)]
 mod tests {
     use mainstay_common::Timestamp;
-    use mainstay_core::{Command, user};
+    use mainstay_core::{Founding, user};
     use prost::Message as _;
     use tonic::Code;
 
@@ -221,13 +221,17 @@ mod tests {
     }
 
     fn state() -> State {
-        let mut state = State::default();
+        let mut state = State::founded(Founding {
+            id: "c1".parse().unwrap(),
+            name: "prod".into(),
+            replica: "r1".parse().unwrap(),
+            address: "h:1".into(),
+        });
         let (now, key) = (Timestamp(0), KeyFingerprint([1; 32]));
         state.nodes.admit(now, &"n1".parse().unwrap(), key);
         for role in [HumanRole::Viewer, HumanRole::Operator, HumanRole::Admin] {
             let user = user::User { role, key, added_at: now, added_by: "admin".parse().unwrap(), revoked_at: None };
-            let add = Command::User(user::Command::Add(role.as_str().parse().unwrap(), user));
-            state.apply(now, &add).unwrap();
+            state.users.apply(now, &user::Command::Add(role.as_str().parse().unwrap(), user)).unwrap();
         }
         state
     }

@@ -1,0 +1,144 @@
+//! The audit: who did what, when, from where, and what came of it. Made of entries alone; kept beside the state.
+
+use mainstay_common::{Timestamp, text};
+use minicbor::{Decode, Encode};
+
+use crate::{Actor, Command, Consequence, Entry, Origin, Rejected, alert, cluster, declare, node, notify, token, user};
+
+/// One entry, for people. The numbers are the format on disk: never change or re-use one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Record {
+    /// Its place in the log.
+    #[n(0)]
+    pub index: u64,
+    /// When it was proposed.
+    #[n(1)]
+    pub at: Timestamp,
+    /// Who wanted it.
+    #[n(2)]
+    pub actor: Actor,
+    /// From where.
+    #[n(3)]
+    pub from: Origin,
+    /// The caller's own name for the request.
+    #[n(4)]
+    pub request: Option<String>,
+    /// Noun and verb: one of [`Command::KINDS`].
+    #[n(5)]
+    pub kind: String,
+    /// What it was about: a name.
+    #[n(6)]
+    pub target: String,
+    /// The rest, in words, without secrets.
+    #[n(7)]
+    pub details: String,
+    /// Why it was refused; `None` where it was not.
+    #[n(8)]
+    pub refused: Option<String>,
+}
+
+impl Record {
+    /// What the audit says of an entry.
+    #[must_use]
+    pub fn of(index: u64, entry: &Entry, outcome: &Result<Consequence, Rejected>) -> Self {
+        let (target, details) = words(&entry.command);
+        Self {
+            index,
+            at: entry.at,
+            actor: entry.actor.clone(),
+            from: entry.from.clone(),
+            request: entry.request.clone(),
+            kind: entry.command.kind().into(),
+            target,
+            details,
+            refused: outcome.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// One line: `node remove n1`, and what follows.
+    #[must_use]
+    pub fn what(&self) -> String {
+        let details = if self.details.is_empty() { String::new() } else { format!(": {}", self.details) };
+        format!("{} {}{details}", self.kind, self.target)
+    }
+}
+
+/// Target and details.
+fn words(command: &Command) -> (String, String) {
+    match command {
+        Command::Cluster(cluster::Command::Advertise(replica, address)) => {
+            (replica.to_string(), text::Shown::new(address).to_string())
+        }
+        Command::Node(node::Command::Label(node, labels)) => {
+            let pairs = labels.iter().map(|(key, value)| format!("{key}={}", text::Shown::new(value)));
+            (node.to_string(), pairs.collect::<Vec<_>>().join(" "))
+        }
+        Command::Node(node::Command::Remove(node)) => (node.to_string(), String::new()),
+        Command::Token(token::Command::Create(id, token)) => {
+            (id.to_string(), format!("admits {}, until {}", token.uses_left, token.expires_at))
+        }
+        Command::Token(token::Command::Redeem(shown)) => {
+            (shown.token.to_string(), format!("{} with key {}", shown.node, shown.key))
+        }
+        Command::Token(token::Command::Revoke(id)) => (id.to_string(), String::new()),
+        Command::User(user::Command::Add(name, user) | user::Command::Reissue(name, user)) => {
+            (name.to_string(), format!("{} with key {}", user.role, user.key))
+        }
+        Command::User(user::Command::Revoke(name)) => (name.to_string(), String::new()),
+        Command::Alert(command) => of_alert(command),
+        Command::Notify(command) => of_notify(command),
+        Command::Declare(declare) => (format!("of revision {}", declare.expecting), of_declare(declare)),
+    }
+}
+
+fn of_alert(command: &alert::Command) -> (String, String) {
+    use alert::Command as C;
+    let reading = |space: &alert::Space| format!("{} % full", space.percent_used());
+    match command {
+        C::Pend(pend) => (pend.alert.to_string(), format!("{}, {}", pend.severity, reading(&pend.space))),
+        C::Fire(episode, severity, space) => (episode.alert.to_string(), format!("{severity}, {}", reading(space))),
+        C::Escalate(episode, space) => (episode.alert.to_string(), reading(space)),
+        C::Resolve(episode, end, _) | C::Drop(episode, end) => (episode.alert.to_string(), end.as_str().into()),
+        C::Turn(episode, turn, _) => {
+            let word = match turn {
+                alert::Turn::Critical => "critical",
+                alert::Turn::Warning => "no longer critical",
+                alert::Turn::Clear => "gone",
+                alert::Turn::Back => "there again",
+            };
+            (episode.alert.to_string(), word.into())
+        }
+        C::Unknown(episode) | C::Known(episode, _) => (episode.alert.to_string(), String::new()),
+    }
+}
+
+fn of_notify(command: &notify::Command) -> (String, String) {
+    use notify::Command as C;
+    let of = |claim: &notify::Claim, rest: &str| {
+        let details = format!("to {}, attempt {}{rest}", claim.id.receiver, claim.attempt);
+        (claim.id.to_string(), details)
+    };
+    match command {
+        C::Claim(claim) => of(claim, &format!(", term {}", claim.fence)),
+        C::Delivered(claim) => of(claim, ""),
+        C::Again(claim, again) => of(claim, &format!(": {}", text::Shown::new(&again.reason))),
+        C::GiveUp(claim, reason) => of(claim, &format!(": {}", text::Shown::new(reason))),
+        C::Test(receiver) => (receiver.to_string(), String::new()),
+    }
+}
+
+fn of_declare(declare: &declare::Declare) -> String {
+    let word = |there: bool| if there { "set" } else { "removed" };
+    let lines = declare.changes.iter().map(|change| match change {
+        declare::Change::Receiver(name, to) => {
+            let to = to.as_ref().map(|receiver| format!(" ({receiver})")).unwrap_or_default();
+            format!("receiver {name} {}{to}", if to.is_empty() { "removed" } else { "set" })
+        }
+        declare::Change::Route(matcher, to) => format!("route {matcher} {}", word(to.is_some())),
+        declare::Change::Rule(rule, place, to) => {
+            let to = to.as_ref().map_or_else(|| "removed".into(), ToString::to_string);
+            format!("rule {rule} {place} {to}")
+        }
+    });
+    lines.collect::<Vec<_>>().join("; ")
+}

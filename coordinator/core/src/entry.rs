@@ -1,0 +1,191 @@
+//! What the log carries: a command, and who wanted it, when and from where.
+
+use std::fmt;
+
+use mainstay_common::{NodeId, ReplicaId, Timestamp, TokenId, UserName, identity::HumanRole};
+use minicbor::{Decode, Encode};
+
+use crate::{alert, cluster, declare, node, notify, token, user};
+
+/// One entry of the log. The numbers are the format on disk: never change or re-use one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    /// When it was proposed, by the clock of the replica that proposed it. All time that commands know.
+    #[n(0)]
+    pub at: Timestamp,
+    /// Who wanted it.
+    #[n(1)]
+    pub actor: Actor,
+    /// Where the wish came from.
+    #[n(2)]
+    pub from: Origin,
+    /// The caller's own name for the request, to find it again in the audit.
+    #[n(3)]
+    pub request: Option<String>,
+    /// What shall change.
+    #[n(4)]
+    pub command: Command,
+}
+
+/// Who wanted something.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Actor {
+    /// A person, and what they may do.
+    #[n(0)]
+    Human(#[n(0)] UserName, #[n(1)] HumanRole),
+    /// A node's agent.
+    #[n(1)]
+    Agent(#[n(0)] NodeId),
+    /// A replica, about itself.
+    #[n(2)]
+    Replica(#[n(0)] ReplicaId),
+    /// The control loop of the leader.
+    #[n(3)]
+    Leader,
+    /// Root on a replica's machine, over the admin socket or by `init`.
+    #[n(4)]
+    Root,
+    /// A machine that shows a join token.
+    #[n(5)]
+    Token(#[n(0)] TokenId),
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Human(name, role) => write!(f, "{role}/{name}"),
+            Self::Agent(node) => write!(f, "agent/{node}"),
+            Self::Replica(replica) => write!(f, "replica/{replica}"),
+            Self::Leader => f.write_str("leader"),
+            Self::Root => f.write_str("root"),
+            Self::Token(token) => write!(f, "token/{token}"),
+        }
+    }
+}
+
+/// Where a wish came from.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Origin {
+    /// The network: the peer's address as text.
+    #[n(0)]
+    Peer(#[n(0)] String),
+    /// A replica by its own doing.
+    #[n(1)]
+    Replica(#[n(0)] ReplicaId),
+    /// The root-only socket, or a program on the replica's machine.
+    #[n(2)]
+    Socket,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(address) => f.write_str(address),
+            Self::Replica(replica) => write!(f, "replica {replica}"),
+            Self::Socket => f.write_str("this machine"),
+        }
+    }
+}
+
+/// How the state may change. The numbers are the format on disk: never change or re-use one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// About the cluster.
+    #[n(0)]
+    Cluster(#[n(0)] cluster::Command),
+    /// About nodes.
+    #[n(1)]
+    Node(#[n(0)] node::Command),
+    /// About tokens.
+    #[n(2)]
+    Token(#[n(0)] token::Command),
+    /// About users.
+    #[n(3)]
+    User(#[n(0)] user::Command),
+    /// About alerts.
+    #[n(4)]
+    Alert(#[n(0)] alert::Command),
+    /// About notifications.
+    #[n(5)]
+    Notify(#[n(0)] notify::Command),
+    /// Declared receivers, routes and rules.
+    #[n(6)]
+    Declare(#[n(0)] declare::Declare),
+}
+
+impl Command {
+    /// Every kind of command there is, noun and verb.
+    pub const KINDS: [&str; 23] = [
+        "cluster advertise",
+        "node label",
+        "node remove",
+        "token create",
+        "token redeem",
+        "token revoke",
+        "user add",
+        "user revoke",
+        "user reissue",
+        "alert pend",
+        "alert fire",
+        "alert escalate",
+        "alert resolve",
+        "alert drop",
+        "alert turn",
+        "alert unknown",
+        "alert known",
+        "delivery claim",
+        "delivery delivered",
+        "delivery again",
+        "delivery give-up",
+        "receiver test",
+        "declaration apply",
+    ];
+
+    /// Its kind: one of [`Command::KINDS`].
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cluster(cluster::Command::Advertise(..)) => "cluster advertise",
+            Self::Node(node::Command::Label(..)) => "node label",
+            Self::Node(node::Command::Remove(..)) => "node remove",
+            Self::Token(token::Command::Create(..)) => "token create",
+            Self::Token(token::Command::Redeem(..)) => "token redeem",
+            Self::Token(token::Command::Revoke(..)) => "token revoke",
+            Self::User(user::Command::Add(..)) => "user add",
+            Self::User(user::Command::Revoke(..)) => "user revoke",
+            Self::User(user::Command::Reissue(..)) => "user reissue",
+            Self::Alert(alert::Command::Pend(..)) => "alert pend",
+            Self::Alert(alert::Command::Fire(..)) => "alert fire",
+            Self::Alert(alert::Command::Escalate(..)) => "alert escalate",
+            Self::Alert(alert::Command::Resolve(..)) => "alert resolve",
+            Self::Alert(alert::Command::Drop(..)) => "alert drop",
+            Self::Alert(alert::Command::Turn(..)) => "alert turn",
+            Self::Alert(alert::Command::Unknown(..)) => "alert unknown",
+            Self::Alert(alert::Command::Known(..)) => "alert known",
+            Self::Notify(notify::Command::Claim(..)) => "delivery claim",
+            Self::Notify(notify::Command::Delivered(..)) => "delivery delivered",
+            Self::Notify(notify::Command::Again(..)) => "delivery again",
+            Self::Notify(notify::Command::GiveUp(..)) => "delivery give-up",
+            Self::Notify(notify::Command::Test(..)) => "receiver test",
+            Self::Declare(..) => "declaration apply",
+        }
+    }
+
+    /// Whether it is taken even when the disk is nearly full: what ends something, shuts somebody out or records what
+    /// has happened already. Everything else can wait until there is room.
+    #[must_use]
+    pub fn is_essential(&self) -> bool {
+        match self {
+            Self::Node(command) => matches!(command, node::Command::Remove(..)),
+            Self::Token(command) => matches!(command, token::Command::Revoke(..)),
+            // Root's way in must stay open, or nobody could make room.
+            Self::User(command) => matches!(command, user::Command::Revoke(..) | user::Command::Reissue(..)),
+            Self::Alert(command) => matches!(command, alert::Command::Resolve(..) | alert::Command::Drop(..)),
+            Self::Notify(command) => matches!(
+                command,
+                notify::Command::Delivered(..) | notify::Command::Again(..) | notify::Command::GiveUp(..)
+            ),
+            Self::Cluster(_) | Self::Declare(_) => false,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the leader should do next, made of state, live view and time alone: the next leader makes the same again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use mainstay_common::{NodeId, Timestamp};
+
+use crate::{Command, State, alert, cluster::Fence, effect::Effect, live::LiveView, notify};
+
+/// Effects of one turn. What does not fit comes in the next.
+pub const MAX_EFFECTS: usize = 512;
+/// How often everything is looked at, changed or not.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// Whose plans these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leading {
+    /// Generation and term: what its claims carry.
+    pub fence: Fence,
+    /// When this replica applied the first entry of its term, by its own clock.
+    pub since: Timestamp,
+}
+
+/// What a leader remembers from turn to turn. It lives as long as the term: losing it costs one full sweep, nothing else.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    leading: Leading,
+    /// The state of the last turn; a copy costs nothing.
+    seen: Option<State>,
+    /// The live view's count of changes at the last turn.
+    seen_live: u64,
+    swept_at: Option<Timestamp>,
+    /// Nodes to look at. Those with proposals stay until a look comes to nothing.
+    unsettled: BTreeSet<NodeId>,
+    /// The first that found no room in the last turn.
+    next: Option<NodeId>,
+    /// When to look at a node again, both ways round.
+    again: BTreeSet<(Timestamp, NodeId)>,
+    again_at: BTreeMap<NodeId, Timestamp>,
+    outbox: notify::plan::Outbox,
+}
+
+impl Planner {
+    /// The memory of a leader that just began.
+    #[must_use]
+    pub fn new(leading: Leading) -> Self {
+        Self {
+            leading,
+            seen: None,
+            seen_live: 0,
+            swept_at: None,
+            unsettled: BTreeSet::new(),
+            next: None,
+            again: BTreeSet::new(),
+            again_at: BTreeMap::new(),
+            outbox: notify::plan::Outbox::default(),
+        }
+    }
+
+    /// Makes the next turn look at everything.
+    pub fn sweep(&mut self) {
+        self.swept_at = None;
+        self.outbox.sweep();
+    }
+
+    /// Nodes that may have something to be done about.
+    fn notice(&mut self, state: &State, live: &LiveView, now: Timestamp) {
+        let swept = self.swept_at.is_some_and(|at| now >= at && now.since(at) < SWEEP_EVERY);
+        let seen = self.seen.take().filter(|seen| swept && seen.alerts.rules.0.is_same(&state.alerts.rules.0));
+        if let Some(seen) = seen {
+            self.unsettled.extend(live.changed_since(self.seen_live).cloned());
+            self.unsettled.extend(state.nodes.0.differing(&seen.nodes.0).cloned());
+            self.unsettled.extend(state.alerts.open.differing(&seen.alerts.open).map(|id| id.node.clone()));
+            while let Some((_, node)) = self.again.first().filter(|(at, _)| *at <= now).cloned() {
+                self.look_again(&node, None);
+                self.unsettled.insert(node);
+            }
+        } else {
+            self.unsettled.extend(state.nodes.members().map(|(id, _)| id.clone()));
+            self.swept_at = Some(now);
+            self.outbox.sweep();
+        }
+        self.seen = Some(state.clone());
+        self.seen_live = live.changes();
+    }
+
+    fn look_again(&mut self, node: &NodeId, at: Option<Timestamp>) {
+        let before = match at {
+            Some(at) => self.again_at.insert(node.clone(), at),
+            None => self.again_at.remove(node),
+        };
+        if let Some(before) = before {
+            self.again.remove(&(before, node.clone()));
+        }
+        self.again.extend(at.map(|at| (at, node.clone())));
+    }
+}
+
+/// One turn: what to do now, at most [`MAX_EFFECTS`]. Made again with the same state it says the same again, except that
+/// no message is handed out twice.
+pub fn plan(state: &State, live: &LiveView, planner: &mut Planner, now: Timestamp) -> Vec<Effect> {
+    planner.notice(state, live, now);
+    let leading = planner.leading;
+    // Messages first: they are few, and somebody waits for them.
+    let mut effects = planner.outbox.plan(state, leading, now, MAX_EFFECTS / 2);
+    let start = planner.next.take();
+    let (behind, ahead): (Vec<NodeId>, Vec<NodeId>) =
+        planner.unsettled.iter().cloned().partition(|node| start.as_ref().is_some_and(|start| node < start));
+    for node in ahead.into_iter().chain(behind) {
+        let look = alert::plan::look(state, live, &node, now, leading.since);
+        planner.look_again(&node, look.again);
+        if look.commands.is_empty() {
+            planner.unsettled.remove(&node);
+            continue;
+        }
+        effects.extend(look.commands.into_iter().map(|command| Effect::Propose(Command::Alert(command))));
+        if effects.len() >= MAX_EFFECTS {
+            effects.truncate(MAX_EFFECTS);
+            planner.next = Some(node);
+            break;
+        }
+    }
+    effects
+}
