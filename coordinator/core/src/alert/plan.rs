@@ -106,32 +106,35 @@ impl Eye<'_> {
         let Some(view) = self.view.filter(|_| self.presence == NodeState::Ready) else { return self.of_silence() };
         let read_at = self.read_at(view, Some(row));
         match space(row) {
-            Some(space) if self.now.since(read_at) <= stale_after_of(Some(view)) => {
+            Some(space) if self.is_fresh(read_at) => {
                 let readonly = row.state == DiskState::Readonly || row.readings.get(&DISK_READONLY) == Some(1.0);
                 if readonly || space.whole() == 0 { Sight::Unfed } else { Sight::Fresh(space, read_at) }
             }
             Some(_) => self.old_or_lost(read_at),
-            // Never a size since the agent came: how long that is, its session tells.
-            None => self.old_or_lost(view.ready_since.unwrap_or(read_at)),
+            None => self.old_or_lost(self.blind_since(view)),
         }
     }
 
     /// What an alert is to think whose disk is not in the table.
     fn of_nothing(&self) -> Sight {
         let Some(view) = self.view.filter(|_| self.presence == NodeState::Ready) else { return self.of_silence() };
-        let complains = view.errors.iter().any(|error| error.collector == COLLECTOR);
-        match &view.disks {
-            Some(disks) if disks.left_out == 0 && !complains => {
-                let fresh = self.now.since(disks.read_at) <= stale_after_of(Some(view));
-                // A leader that just came has perhaps not seen everything yet.
-                if fresh && self.now >= self.patience() {
-                    Sight::Absent(disks.read_at)
-                } else {
-                    self.old_or_lost(disks.read_at)
-                }
-            }
-            Some(_) | None => self.old_or_lost(view.ready_since.unwrap_or(self.now)),
+        let complete = complaint(view).is_none();
+        match view.disks.as_ref().filter(|disks| complete && disks.left_out == 0) {
+            // A leader that just came has perhaps not seen everything yet.
+            Some(disks) if self.is_fresh(disks.read_at) && self.now >= self.patience() => Sight::Absent(disks.read_at),
+            Some(disks) => self.old_or_lost(disks.read_at),
+            None => self.old_or_lost(self.blind_since(view)),
         }
+    }
+
+    fn is_fresh(&self, read_at: Timestamp) -> bool {
+        self.now.since(read_at) <= stale_after_of(self.view)
+    }
+
+    /// Since when a node that talks says nothing of a disk: since its session began, or its collector complains.
+    fn blind_since(&self, view: &NodeView) -> Timestamp {
+        let since = [view.session_since, view.ready_since, complaint(view)];
+        since.into_iter().flatten().max().unwrap_or(self.now)
     }
 
     fn of_silence(&self) -> Sight {
@@ -161,10 +164,18 @@ impl Eye<'_> {
         let lease = lease_of(self.view);
         let mut moments = vec![self.leading_since, self.listening_since];
         if let Some(view) = self.view {
-            moments.extend([Some(self.read_at(view, row)), view.last_seen, view.ready_since].into_iter().flatten());
+            let blind_since = self.blind_since(view);
+            moments.extend([self.read_at(view, row), blind_since]);
+            moments.extend(view.last_seen);
         }
         moments.into_iter().map(|moment| moment.plus(lease)).filter(|moment| *moment > self.now).min()
     }
+}
+
+/// Since when the collector of disks complains: then what is missing may be there all the same.
+fn complaint(view: &NodeView) -> Option<Timestamp> {
+    let error = view.errors.iter().find(|error| error.collector == COLLECTOR)?;
+    Some(view.corrected(error.since))
 }
 
 fn space(row: &Disk) -> Option<Space> {

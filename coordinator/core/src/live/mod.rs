@@ -50,6 +50,8 @@ pub struct Seen<R: Clone> {
 pub struct NodeView {
     /// What it said at the beginning of its session.
     pub hello: Option<Hello>,
+    /// When its session began.
+    pub session_since: Option<Timestamp>,
     /// When it last sent anything.
     pub last_seen: Option<Timestamp>,
     /// Since when it sends without a gap.

@@ -24,6 +24,7 @@ impl LiveView {
         let ahead = sent_at.0.saturating_sub(now.0);
         view.clock_ahead_ms = if ahead.abs() < CLOCK_TOLERANCE_MS { 0 } else { ahead };
         view.hello = Some(hello);
+        view.session_since = Some(now);
         seen(view, since, now);
     }
 
