@@ -247,6 +247,19 @@ states! {
         Locked = 5 "locked",
     }
 }
+states! {
+    /// What became of one message to one receiver.
+    DeliveryState {
+        /// Nobody sends it now.
+        Owed = 1 "owed",
+        /// The leader sends it.
+        Claimed = 2 "claimed",
+        /// The receiver took it.
+        Delivered = 3 "delivered",
+        /// It was given up.
+        GivenUp = 4 "given_up",
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -3,11 +3,9 @@
 use std::{fmt, str::FromStr};
 
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 /// SHA-256 of a public key (SubjectPublicKeyInfo, DER); hexadecimal as text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct KeyFingerprint(
     /// The digest.

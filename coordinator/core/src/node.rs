@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use mainstay_common::{NodeId, Timestamp};
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::{KeyFingerprint, Table};
 
@@ -12,7 +11,7 @@ use crate::{KeyFingerprint, Table};
 pub const MAX_LABELS: usize = 64;
 
 /// A node as the cluster remembers it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Node {
     /// The key that may speak for it; `None` once it was removed.
     #[n(0)]
@@ -82,8 +81,7 @@ pub enum Standing {
 }
 
 /// All nodes by name, removed ones too.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes(pub(crate) Table<NodeId, Node>);
 
 impl Nodes {

@@ -1,9 +1,8 @@
 //! The one kind of table in state and live view: ordered, and free to copy.
 
-use std::{collections::BTreeMap, fmt, ops::Bound};
+use std::{fmt, ops::Bound};
 
 use imbl::{OrdMap, ordmap::DiffItem};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A persistent ordered map: a copy shares everything with the original until one of them changes, so a reader holds a
 /// whole table while the writer goes on.
@@ -117,17 +116,5 @@ impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for Table<K, V> {
 impl<K: Ord + Clone + fmt::Debug, V: Clone + fmt::Debug> fmt::Debug for Table<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
-    }
-}
-
-impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Serialize for Table<K, V> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter())
-    }
-}
-
-impl<'de, K: Ord + Clone + Deserialize<'de>, V: Clone + Deserialize<'de>> Deserialize<'de> for Table<K, V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
     }
 }

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use mainstay_common::{NodeId, Timestamp, TokenId, UserName};
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::{KeyFingerprint, Table};
 
 /// A token as the cluster remembers it. The secret itself is never stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Token {
     /// SHA-256 of the secret.
     #[n(0)]
@@ -127,8 +126,7 @@ fn names(nodes: &[NodeId]) -> String {
 }
 
 /// All tokens by id.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens(pub(crate) Table<TokenId, Token>);
 
 impl Tokens {

@@ -2,12 +2,11 @@
 
 use mainstay_common::{Timestamp, UserName, identity::HumanRole};
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::{KeyFingerprint, Table};
 
 /// A person as the cluster remembers them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct User {
     /// What they may do.
     #[n(0)]
@@ -64,8 +63,7 @@ pub enum Rejected {
 }
 
 /// All users by name, revoked ones too.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users(pub(crate) Table<UserName, User>);
 
 impl Users {

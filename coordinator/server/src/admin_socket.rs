@@ -20,14 +20,14 @@ use mainstay_common::{
         tls::{new_key, signing_request},
     },
 };
-use mainstay_core::{Command, user};
+use mainstay_core::{Actor, Command, Origin, user};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
 };
 
-use crate::{api::Shared, identity};
+use crate::{api::Shared, identity, log::By};
 
 /// The socket's name within the data directory.
 pub const NAME: &str = "admin.sock";
@@ -111,7 +111,8 @@ async fn issue(line: &str, shared: &Shared) -> Result<Context, String> {
         revoked_at: None,
     };
     let command = Command::User(user::Command::Reissue(name.clone(), user));
-    shared.log.propose(command).await.map_err(|error| words(&error))?;
+    let by = By { actor: Actor::Root, from: Origin::Socket };
+    shared.log.propose(by, command).await.map_err(|error| words(&error))?;
     let subject = Subject::User(HumanRole::Admin, name.clone());
     let certificate = shared.ca.sign_client(&request, subject, now).map_err(|error| words(&error))?;
     tracing::info!(user = %name, "administrator's context made anew through the admin socket");

@@ -35,7 +35,8 @@ pub(crate) fn handler(shared: Shared, refusals: Arc<Refusals>, census: watch::Re
 fn front(shared: &Shared) -> String {
     format!(
         "Mainstay {VERSION}, cluster {}, replica {}\n\n/metrics   OpenMetrics\n/healthz   ok while this replica serves\n\nEverything else: mainstay status\n",
-        shared.cluster, shared.replica
+        shared.cluster,
+        shared.log.replica()
     )
 }
 
@@ -64,7 +65,7 @@ fn metrics(shared: &Shared, refusals: &Refusals, census: Census) -> String {
     for (refusal, count) in refusals.read() {
         out.add(&m::COORDINATOR_REFUSALS_TOTAL, &[("reason", refusal.as_str().as_bytes())], count as f64);
     }
-    let replica = shared.replica.as_str().as_bytes();
+    let replica = shared.log.replica().as_str().as_bytes();
     out.add(&m::COORDINATOR_INFO, &[("version", VERSION.as_bytes()), ("replica", replica)], 1.0);
     out.render()
 }

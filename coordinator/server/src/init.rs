@@ -14,11 +14,12 @@ use mainstay_common::{
         tls::{new_key, signing_request},
     },
 };
-use mainstay_core::{Actor, Command, Entry, Origin, user};
+use mainstay_core::{Actor, Command, Entry, Founding, Origin, State, audit, user};
 
 use crate::{
+    audit::{FOLDER, Line, Trail},
     identity::{Ca, Request},
-    store::{self, Stored},
+    log,
 };
 
 /// What `init` is told.
@@ -43,7 +44,7 @@ pub struct Initialised {
     pub context_path: PathBuf,
 }
 
-/// Makes the cluster. The state file comes last: as long as it is missing there is no cluster.
+/// Makes the cluster. The log comes last: as long as it is missing there is no cluster.
 ///
 /// # Errors
 /// A conflict where the directory holds one already; else what the disk says.
@@ -61,11 +62,16 @@ pub fn init(config: &InitConfig) -> Result<Initialised, Failure> {
     write(&dir, "ca.crt", ca.pem())?;
     issue_replica(&dir, &ca, &replica, now)?;
 
-    let mut stored = Stored::new(cluster_id, config.cluster.clone(), replica, config.advertise.clone());
-    let context = admin_context(&mut stored, &ca, now)?;
+    let (name, address) = (config.cluster.clone(), config.advertise.clone());
+    let mut state = State::founded(Founding { id: cluster_id, name, replica, address });
+    let (context, line) = admin_context(&mut state, &ca, config, now)?;
     let context_path = dir.file("admin.context");
     context.save(&context_path).map_err(|error| data_dir::unusable(&context_path, &error))?;
-    stored.save(dir.path()).map_err(|error| data_dir::unusable(dir.path(), &error))?;
+    let unusable = |error: std::io::Error| data_dir::unusable(&dir.file(FOLDER), &error);
+    let mut trail = Trail::open(dir.path()).map_err(unusable)?;
+    trail.add(line);
+    trail.sync().map_err(unusable)?;
+    log::found(&dir, &state)?;
     Ok(Initialised { ca_fingerprint: HEXLOWER.encode(&ca.pin()), context, context_path })
 }
 
@@ -80,8 +86,8 @@ pub(crate) fn issue_replica(dir: &DataDir, ca: &Ca, replica: &ReplicaId, now: Ti
     write(dir, "replica.crt", &certificate)
 }
 
-/// A fresh context for the administrator `admin`, registered in the state.
-fn admin_context(stored: &mut Stored, ca: &Ca, now: Timestamp) -> Result<Context, Failure> {
+/// A fresh context for the administrator `admin`, registered in the state, and the audit's line for it.
+fn admin_context(state: &mut State, ca: &Ca, config: &InitConfig, now: Timestamp) -> Result<(Context, Line), Failure> {
     let failed = |why: String| Failure::new(ExitCode::Failed, "cannot make the administrator", why, "");
     let name: UserName = "admin".parse().map_err(|_| failed("admin is no name".into()))?;
     let key = new_key();
@@ -96,19 +102,23 @@ fn admin_context(stored: &mut Stored, ca: &Ca, now: Timestamp) -> Result<Context
     };
     let command = Command::User(user::Command::Add(name.clone(), user));
     let add = Entry { at: now, actor: Actor::Root, from: Origin::Socket, request: None, command };
-    stored.state.apply(0, &add).map_err(|error| failed(error.to_string()))?;
+    // The first entry is the checkpoint that founds the log.
+    let outcome = state.apply(1, &add);
+    let line = log::line(1, audit::Record::of(1, &add, &outcome));
+    outcome.map_err(|error| failed(error.to_string()))?;
     let subject = Subject::User(HumanRole::Admin, name.clone());
     let certificate = ca.sign_client(&request, subject, now).map_err(|error| failed(error.to_string()))?;
-    Ok(Context {
-        cluster: stored.cluster.clone(),
-        cluster_id: stored.cluster_id.clone(),
-        addresses: vec![stored.advertise.clone()],
+    let context = Context {
+        cluster: config.cluster.clone(),
+        cluster_id: state.cluster.about().id.clone(),
+        addresses: vec![config.advertise.clone()],
         user: name,
         role: HumanRole::Admin,
         ca: ca.pem().to_owned(),
         certificate,
         key: key.serialize_pem(),
-    })
+    };
+    Ok((context, line))
 }
 
 fn check(config: &InitConfig) -> Result<(), Failure> {
@@ -133,17 +143,18 @@ fn check(config: &InitConfig) -> Result<(), Failure> {
 }
 
 fn refuse_used(dir: &DataDir) -> Result<(), Failure> {
-    if dir.file(store::FILE).exists() {
-        let stored = Stored::load(dir)?;
+    if log::holds_cluster(dir.path()) {
+        let named = Context::load(&dir.file("admin.context")).map(|context| format!("cluster {}", context.cluster));
+        let cluster = named.unwrap_or_else(|_| "a cluster".into());
         return Err(Failure::new(
             ExitCode::Conflict,
-            format!("{} holds cluster {} already", dir.path().display(), stored.cluster),
+            format!("{} holds {cluster} already", dir.path().display()),
             "init never replaces a cluster",
             "mainstay-coordinator run serves it; for a new cluster give another --data-dir",
         ));
     }
     if dir.file("ca.key").exists() || dir.file("agent.key").exists() {
-        return Stored::load(dir).map(|_| ());
+        return log::refuse_missing(dir.path());
     }
     Ok(())
 }
@@ -176,7 +187,7 @@ mod tests {
         };
         let made = init(&config).unwrap();
         assert_eq!(made.ca_fingerprint.len(), 64);
-        for name in ["ca.key", "replica.key", "admin.context", store::FILE] {
+        for name in ["ca.key", "replica.key", "admin.context", "log/identity"] {
             let mode = std::fs::metadata(config.data_dir.join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{name}");
         }

@@ -2,22 +2,24 @@
 
 pub mod admin_socket;
 mod api;
+mod audit;
 pub mod config;
+mod failpoint;
 mod gate;
 mod http;
 mod identity;
 mod ingest;
 pub mod init;
+mod leader;
 mod log;
 pub mod raft;
 pub mod receivers;
 mod run;
-mod store;
 
 pub use config::ServeConfig;
 pub use init::{InitConfig, init};
+pub use log::holds_cluster;
 pub use run::{Started, run};
-pub use store::holds_cluster;
 
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

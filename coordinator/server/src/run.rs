@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use mainstay_common::{
-    ExitCode, Failure,
+    ClusterId, ExitCode, Failure, ReplicaId,
     process::{
         data_dir::{self, DataDir},
         http, now, ready,
@@ -23,8 +23,9 @@ use crate::{
     identity::{self, Ca, REPLICA_LIFE},
     ingest::{AgentService, View},
     init,
-    log::Log,
-    store::Stored,
+    leader::ControlLoop,
+    log::{self, Log},
+    receivers::{Client, Limits, system_roots},
 };
 
 /// Largest message from an agent; a full sample of 2,000 containers stays below it.
@@ -35,6 +36,8 @@ const MAX_ENROLMENT_BYTES: usize = 8 * 1024;
 const MAX_PROBE_BYTES: usize = 4 * 1024;
 /// Largest message from a person.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Largest message from an administrator: a folder of declarations.
+const MAX_DECLARATION_BYTES: usize = 1024 * 1024;
 
 /// How long parts may take to end: SIGTERM ends the whole within 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -60,36 +63,41 @@ pub async fn run(
     started: oneshot::Sender<Started>,
 ) -> Result<(), Failure> {
     let dir = DataDir::take_existing(&config.data_dir)?;
-    let stored = Stored::load(&dir)?;
-    let ca = Arc::new(load_ca(&dir, &stored)?);
-    let credentials = replica_credentials(&dir, &ca, &stored)?;
-    let tls = gate::server_config(&credentials).map_err(|why| damaged(&dir, "replica.crt", &why))?;
+    log::refuse_missing(dir.path())?;
+    // Addresses first: a replica that cannot serve begins no term.
     let listener = http::listen(config.listen, "--listen").await?;
     let http_listener = http::listen(config.http, "--http").await?;
     let addresses = (local(&listener)?, local(&http_listener)?);
-    let cluster = stored.cluster.clone();
+    let (log, running) = Log::start(&dir)?;
+    let about = log.read().cluster.about().clone();
+    let ca = Arc::new(load_ca(&dir, &about.id)?);
+    let credentials = replica_credentials(&dir, &ca, &about.id, log.replica())?;
+    let tls = gate::server_config(&credentials).map_err(|why| damaged(&dir, "replica.crt", &why))?;
+    let cluster = about.name.clone();
 
     let shared_stop = stop.child_token();
     let mut tasks = JoinSet::new();
     let (view, view_task) = View::start(shared_stop.clone());
-    let meta = stored.clone();
-    let (log, log_task) = Log::start(stored, dir.path().to_owned(), shared_stop.clone());
     tasks.spawn(view_task);
-    tasks.spawn(log_task);
+    let addresses_told: Arc<[String]> = if config.announce_listen {
+        Arc::new([addresses.0.to_string()])
+    } else {
+        log.read().cluster.replicas().map(|(_, replica)| replica.address.clone()).collect()
+    };
     let shared = Shared {
         log: log.clone(),
         view,
         ca,
-        cluster: meta.cluster.into(),
-        cluster_id: meta.cluster_id.clone(),
-        replica: meta.replica,
-        addresses: Arc::new([if config.announce_listen { addresses.0.to_string() } else { meta.advertise }]),
+        cluster: about.name.into(),
+        cluster_id: about.id.clone(),
+        addresses: addresses_told,
+        data_dir: dir.path().into(),
     };
     let refusals = Arc::new(Refusals::default());
     let gate = Gate {
         listener,
         tls: Arc::new(ArcSwap::new(tls)),
-        cluster: meta.cluster_id,
+        cluster: about.id,
         state: log.watch(),
         refusals: Arc::clone(&refusals),
         budget: Budget::of_this_process(),
@@ -107,9 +115,13 @@ pub async fn run(
         tasks.spawn(admin_socket::serve(socket, admin_path, shared.clone(), shared_stop.clone()));
     }
 
+    let client = Arc::new(Client::new(system_roots(), Limits::default()));
+    let control_loop = ControlLoop { log: log.clone(), view: shared.view.clone(), client };
+    tasks.spawn(control_loop.run(shared_stop.clone()));
+
     let health = health().await.max_decoding_message_size(MAX_PROBE_BYTES);
     let router = gate::server()
-        .layer(AuthoriseLayer::new(log, refusals))
+        .layer(AuthoriseLayer::new(log.clone(), refusals))
         .add_service(health)
         .add_service(
             pb::agent_server::AgentServer::new(AgentService(shared.clone()))
@@ -128,7 +140,7 @@ pub async fn run(
                 .max_decoding_message_size(MAX_REQUEST_BYTES),
         )
         .add_service(
-            pb::admin_server::AdminServer::new(AdminService(shared)).max_decoding_message_size(MAX_REQUEST_BYTES),
+            pb::admin_server::AdminServer::new(AdminService(shared)).max_decoding_message_size(MAX_DECLARATION_BYTES),
         )
         .add_service(reflection()?.max_decoding_message_size(MAX_PROBE_BYTES));
     let (listen, http) = addresses;
@@ -139,17 +151,24 @@ pub async fn run(
 
     // Long streams never end by themselves: the server is dropped with them when it is told to stop.
     let served = tokio::select! {
-        served = router.serve_with_incoming(incoming) => served,
+        served = router.serve_with_incoming(incoming) => served.map_err(|error| {
+            Failure::new(ExitCode::Failed, "the server ended", error.to_string(), "start it again")
+        }),
+        failure = log.failed() => Err(failure),
         () = stop.cancelled() => Ok(()),
     };
     ready::stopping();
     shared_stop.cancel();
     let ended = async { while tasks.join_next().await.is_some() {} };
+    let ended = async {
+        ended.await;
+        running.end().await
+    };
     if tokio::time::timeout(PATIENCE, ended).await.is_err() {
         tracing::warn!("not everything ended in time; what was answered is on disk");
     }
     tracing::info!("stopped");
-    served.map_err(|error| Failure::new(ExitCode::Failed, "the server ended", error.to_string(), "start it again"))
+    served
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, Failure> {
@@ -168,8 +187,8 @@ fn read(dir: &DataDir, name: &str) -> Result<String, Failure> {
     fs::read_to_string(&path).map_err(|error| data_dir::unusable(&path, &error))
 }
 
-fn load_ca(dir: &DataDir, stored: &Stored) -> Result<Ca, Failure> {
-    let ca = Ca::load(stored.cluster_id.clone(), read(dir, "ca.crt")?, &read(dir, "ca.key")?);
+fn load_ca(dir: &DataDir, cluster: &ClusterId) -> Result<Ca, Failure> {
+    let ca = Ca::load(cluster.clone(), read(dir, "ca.crt")?, &read(dir, "ca.key")?);
     ca.map_err(|which| match which {
         identity::Damaged::Certificate(why) => damaged(dir, "ca.crt", &why),
         identity::Damaged::Key(why) => damaged(dir, "ca.key", &why),
@@ -178,18 +197,23 @@ fn load_ca(dir: &DataDir, stored: &Stored) -> Result<Ca, Failure> {
 
 /// The replica's certificate; a sole replica makes itself a new one when less than a third of its life is left, or when
 /// it is missing or damaged: it holds the CA.
-fn replica_credentials(dir: &DataDir, ca: &Ca, stored: &Stored) -> Result<Credentials, Failure> {
+fn replica_credentials(
+    dir: &DataDir,
+    ca: &Ca,
+    cluster: &ClusterId,
+    replica: &ReplicaId,
+) -> Result<Credentials, Failure> {
     let good = |certificate: &str| {
         Certificate::from_pem(certificate).is_ok_and(|read| {
-            read.identity.cluster == stored.cluster_id
+            read.identity.cluster == *cluster
                 && read.not_after.since(now()) > REPLICA_LIFE / 3
                 && read.not_before <= now()
         })
     };
     let there = read(dir, "replica.crt").ok().filter(|certificate| good(certificate));
     if there.is_none() || !dir.file("replica.key").exists() {
-        init::issue_replica(dir, ca, &stored.replica, now())?;
-        tracing::info!(replica = %stored.replica, "replica's certificate made anew");
+        init::issue_replica(dir, ca, replica, now())?;
+        tracing::info!(%replica, "replica's certificate made anew");
     }
     Ok(Credentials { ca: ca.pem().to_owned(), certificate: read(dir, "replica.crt")?, key: read(dir, "replica.key")? })
 }

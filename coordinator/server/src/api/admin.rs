@@ -9,12 +9,16 @@ use mainstay_common::{
     process::{now, random, tls::Certificate},
     token::{JoinToken, Secret},
 };
-use mainstay_core::{Command, Consequence, KeyFingerprint, node, token, user};
+use mainstay_core::{
+    Command, Consequence, KeyFingerprint,
+    declare::{Changes, diff},
+    node, token, user,
+};
 use mainstay_proto::v1 as pb;
 use tonic::{Request, Response, Status};
 
-use super::{Shared, caller, failure};
-use crate::{gate::Caller, identity};
+use super::{Shared, caller, convert, failure};
+use crate::{gate::Caller, identity, log::By};
 
 /// A token that many machines use must not live longer.
 const MAX_TTL: Duration = Duration::from_secs(24 * 3_600);
@@ -25,9 +29,9 @@ const MAX_USES: u32 = 10_000;
 pub(crate) struct AdminService(pub(crate) Shared);
 
 impl AdminService {
-    async fn propose(&self, command: Command) -> Result<Consequence, Status> {
+    async fn propose(&self, by: By, command: Command) -> Result<Consequence, Status> {
         let log = &self.0.log;
-        log.propose(command).await.map_err(|error| failure::proposal(&error, &log.read()))
+        log.propose(by, command).await.map_err(|error| failure::proposal(&error, &log.read()))
     }
 }
 
@@ -44,7 +48,7 @@ impl pb::admin_server::Admin for AdminService {
         &self,
         request: Request<pb::CreateTokenRequest>,
     ) -> Result<Response<pb::CreateTokenResponse>, Status> {
-        let created_by = actor(&request)?;
+        let (by, created_by) = (super::by(&request)?, actor(&request)?);
         let asked = request.into_inner();
         if asked.role != "agent" {
             let why = format!("{:?} is no role that a token can give in this version", asked.role);
@@ -79,7 +83,7 @@ impl pb::admin_server::Admin for AdminService {
             admitted: BTreeMap::new(),
             revoked_at: None,
         };
-        self.propose(Command::Token(token::Command::Create(whole.id.clone(), kept))).await?;
+        self.propose(by, Command::Token(token::Command::Create(whole.id.clone(), kept))).await?;
         tracing::info!(token = %whole.id, user = %created_by, %expires_at, uses = asked.uses, "token made");
         Ok(Response::new(pb::CreateTokenResponse {
             id: whole.id.to_string(),
@@ -111,19 +115,19 @@ impl pb::admin_server::Admin for AdminService {
         &self,
         request: Request<pb::RevokeTokenRequest>,
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
-        let by = actor(&request)?;
+        let (by, user) = (super::by(&request)?, actor(&request)?);
         let asked = request.into_inner().id;
         let id: TokenId = asked.parse().map_err(|_| failure::token_unknown(&asked))?;
         if !self.0.log.read().tokens.iter().any(|(there, _)| *there == id) {
             return Err(failure::token_unknown(&asked));
         }
-        self.propose(Command::Token(token::Command::Revoke(id.clone()))).await?;
-        tracing::info!(token = %id, user = %by, "token revoked");
+        self.propose(by, Command::Token(token::Command::Revoke(id.clone()))).await?;
+        tracing::info!(token = %id, %user, "token revoked");
         Ok(Response::new(pb::RevokeTokenResponse {}))
     }
 
     async fn add_user(&self, request: Request<pb::AddUserRequest>) -> Result<Response<pb::AddUserResponse>, Status> {
-        let added_by = actor(&request)?;
+        let (by, added_by) = (super::by(&request)?, actor(&request)?);
         let asked = request.into_inner();
         let name: UserName = asked.name.parse().map_err(|error| failure::invalid_name(&error))?;
         let role: HumanRole = asked.role.parse().map_err(|_| {
@@ -136,7 +140,7 @@ impl pb::admin_server::Admin for AdminService {
         let signing = identity::Request::from_der(&asked.csr).map_err(|error| failure::unsigned(&error))?;
         let added_at = now();
         let user = user::User { role, key: signing.key(), added_at, added_by: added_by.clone(), revoked_at: None };
-        self.propose(Command::User(user::Command::Add(name.clone(), user))).await?;
+        self.propose(by, Command::User(user::Command::Add(name.clone(), user))).await?;
         let subject = Subject::User(role, name.clone());
         let certificate =
             self.0.ca.sign_client(&signing, subject, added_at).map_err(|error| failure::unsigned(&error))?;
@@ -171,11 +175,11 @@ impl pb::admin_server::Admin for AdminService {
         &self,
         request: Request<pb::RevokeUserRequest>,
     ) -> Result<Response<pb::RevokeUserResponse>, Status> {
-        let by = actor(&request)?;
+        let (by, user) = (super::by(&request)?, actor(&request)?);
         let asked = request.into_inner().name;
         let name: UserName = asked.parse().map_err(|error| failure::invalid_name(&error))?;
-        self.propose(Command::User(user::Command::Revoke(name.clone()))).await?;
-        tracing::info!(user = %name, %by, "user revoked");
+        self.propose(by, Command::User(user::Command::Revoke(name.clone()))).await?;
+        tracing::info!(user = %name, by = %user, "user revoked");
         Ok(Response::new(pb::RevokeUserResponse {}))
     }
 
@@ -183,12 +187,35 @@ impl pb::admin_server::Admin for AdminService {
         &self,
         request: Request<pb::RemoveNodeRequest>,
     ) -> Result<Response<pb::RemoveNodeResponse>, Status> {
-        let by = actor(&request)?;
+        let (by, user) = (super::by(&request)?, actor(&request)?);
         let asked = request.into_inner().name;
         let id: NodeId = asked.parse().map_err(|_| failure::node_unknown(&asked, &self.0.log.read()))?;
-        self.propose(Command::Node(node::Command::Remove(id.clone()))).await?;
+        self.propose(by, Command::Node(node::Command::Remove(id.clone()))).await?;
         self.0.view.forget(id.clone()).await;
-        tracing::info!(node = %id, user = %by, "node removed");
+        tracing::info!(node = %id, %user, "node removed");
         Ok(Response::new(pb::RemoveNodeResponse {}))
+    }
+
+    async fn declare(&self, request: Request<pb::DeclareRequest>) -> Result<Response<pb::DeclareResponse>, Status> {
+        let (by, user) = (super::by(&request)?, actor(&request)?);
+        let asked = request.into_inner();
+        let wished = convert::declare::wished(&asked)?;
+        let state = self.0.log.read();
+        if asked.revision.is_some_and(|revision| revision != state.declared_at) {
+            return Err(failure::declarations_changed(
+                "somebody else declared something since the difference was shown",
+            ));
+        }
+        let Changes { declare, steps } = diff(&state, &wished.declared, asked.prune);
+        declare.check(&state).map_err(|why| wished.refused(&why))?;
+        let changes: Vec<pb::Change> = steps.iter().map(convert::declare::change_row).collect();
+        if asked.dry_run || changes.is_empty() {
+            return Ok(Response::new(pb::DeclareResponse { changes, revision: state.declared_at }));
+        }
+        let Consequence::Declared(revision) = self.propose(by, Command::Declare(declare)).await? else {
+            return Err(Status::internal("declarations are declared"));
+        };
+        tracing::info!(%user, revision, changes = changes.len(), "declarations changed");
+        Ok(Response::new(pb::DeclareResponse { changes, revision }))
     }
 }

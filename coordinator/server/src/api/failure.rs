@@ -4,7 +4,7 @@ use mainstay_common::{InvalidName, NodeId, UserName, process::config::nearest};
 use mainstay_core::{Rejected, State, declare, node, notify, token, user};
 use tonic::{Code, Status};
 
-use crate::{identity::Unsigned, log::ProposeError};
+use crate::{identity::Unsigned, log::ProposeError, raft};
 
 fn status(code: Code, what: impl AsRef<str>, why: impl AsRef<str>, try_next: impl AsRef<str>) -> Status {
     // A line of a message must stay one line.
@@ -98,14 +98,62 @@ pub(crate) fn no_such_service(path: &str) -> Status {
 pub(crate) fn proposal(error: &ProposeError, state: &State) -> Status {
     match error {
         ProposeError::Rejected(rejected) => refused(rejected, state),
-        ProposeError::Store(why) => status(
-            Code::ResourceExhausted,
-            "the coordinator cannot write its data directory",
-            why,
-            "make room or mend the disk there; nothing changed, try again",
-        ),
-        ProposeError::Ending => status(Code::Unavailable, "the replica is ending", "nothing changed", "try again"),
+        ProposeError::Log(error) => not_taken(error),
     }
+}
+
+/// What the log says of a proposal that it did not take, or whose fate is not known.
+fn not_taken(error: &raft::ProposeError) -> Status {
+    use raft::ProposeError as E;
+    let why = error.to_string();
+    match error {
+        E::NoRoom => {
+            let try_next = "make room on the coordinator's disk; nothing is lost, and it works again by itself";
+            status(Code::ResourceExhausted, "the coordinator's disk is full", why, try_next)
+        }
+        E::TooLarge { .. } => status(Code::InvalidArgument, "that is too much for one decision", why, "ask for less"),
+        E::Broken(_) | E::Unknown => status(Code::Unknown, "the outcome is unknown", why, "ask again by name"),
+        E::Ending => status(Code::Unavailable, "the replica is ending", why, "try again"),
+    }
+}
+
+/// A declaration that makes no sense; `place` is its file and line, where that is known.
+pub(crate) fn declaration(place: &str, what: &str, why: &str) -> Status {
+    let (what, try_next) = match place.rsplit_once(':') {
+        Some((file, _)) => {
+            (format!("{place}: {what}"), format!("correct {file}; mainstay apply --dry-run changes nothing"))
+        }
+        None => (what.to_owned(), "mainstay apply --dry-run changes nothing".to_owned()),
+    };
+    status(Code::InvalidArgument, what, why, try_next)
+}
+
+/// Declarations that somebody else changed since they were compared.
+pub(crate) fn declarations_changed(why: &str) -> Status {
+    status(Code::Aborted, "the declarations changed meanwhile", why, "mainstay apply again, and look at the difference")
+}
+
+/// A receiver that nobody declared, with the nearest names.
+pub(crate) fn receiver_unknown(name: &str, state: &State) -> Status {
+    let near = nearest(name, state.notifications.receivers().map(|(name, ..)| name.as_str()));
+    let why = near.map_or_else(|| "no receiver has that name".into(), |near| format!("nearest: {near}"));
+    status(Code::NotFound, format!("receiver {name:?} is unknown"), why, "mainstay receiver ls")
+}
+
+/// A delivery that is neither owed nor remembered.
+pub(crate) fn delivery_unknown(id: &str) -> Status {
+    let why = "it never was, or ended long ago: the last 1000 are remembered";
+    status(Code::NotFound, format!("delivery {id:?} is unknown"), why, "mainstay audit")
+}
+
+/// The audit trail cannot be read.
+pub(crate) fn audit_unreadable(error: &std::io::Error) -> Status {
+    status(
+        Code::Internal,
+        "the audit trail cannot be read",
+        error.to_string(),
+        "look at the coordinator's disk and log",
+    )
 }
 
 fn refused(rejected: &Rejected, state: &State) -> Status {
@@ -150,17 +198,13 @@ fn refused(rejected: &Rejected, state: &State) -> Status {
         }
         Rejected::Cluster(_) => refuse(Code::InvalidArgument, "the cluster's own rules refuse it", "mainstay status"),
         Rejected::Alert(_) => refuse(Code::FailedPrecondition, "it changed meanwhile, or is over", "mainstay alert ls"),
-        Rejected::Notify(notify::Rejected::Unknown(_)) => {
-            refuse(Code::NotFound, "no receiver has that name", "mainstay receiver ls")
-        }
+        Rejected::Notify(notify::Rejected::Unknown(name)) => receiver_unknown(name.as_str(), state),
         Rejected::Notify(notify::Rejected::NotOwed(_) | notify::Rejected::Claimed(_)) => {
             refuse(Code::FailedPrecondition, "it went on meanwhile, or is over", "mainstay receiver ls")
         }
-        Rejected::Declare(declare::Rejected::Revision { .. }) => {
-            refuse(Code::Aborted, "somebody else declared something", "mainstay apply -f FILE --dry-run")
-        }
+        Rejected::Declare(declare::Rejected::Revision { .. }) => declarations_changed(&what),
         Rejected::Declare(declare::Rejected::Contradiction(_)) => {
-            refuse(Code::InvalidArgument, "declarations must make sense together", "mainstay apply -f FILE --dry-run")
+            declaration("", "declarations contradict each other", &what)
         }
         Rejected::User(user::Rejected::LastAdmin(_)) => refuse(
             Code::FailedPrecondition,

@@ -1,11 +1,11 @@
 //! What an operator may do beyond looking.
 
 use mainstay_common::NodeId;
-use mainstay_core::{Command, Consequence, node};
+use mainstay_core::{Command, Consequence, node, notify};
 use mainstay_proto::v1 as pb;
 use tonic::{Request, Response, Status};
 
-use super::{Shared, caller, failure};
+use super::{Shared, failure};
 
 /// `Operator`.
 pub(crate) struct OperatorService(pub(crate) Shared);
@@ -16,23 +16,33 @@ impl pb::operator_server::Operator for OperatorService {
         &self,
         request: Request<pb::LabelNodeRequest>,
     ) -> Result<Response<pb::LabelNodeResponse>, Status> {
-        let actor = caller(&request)?;
+        let by = super::by(&request)?;
         let asked = request.into_inner();
         let log = &self.0.log;
         let id: NodeId = asked.name.parse().map_err(|_| failure::node_unknown(&asked.name, &log.read()))?;
         let command = Command::Node(node::Command::Label(id.clone(), asked.set.into_iter().collect()));
-        match log.propose(command).await.map_err(|error| failure::proposal(&error, &log.read()))? {
-            Consequence::Node(node::Consequence::Labelled(labels)) => {
-                tracing::info!(node = %id, ?actor, "node labelled");
-                Ok(Response::new(pb::LabelNodeResponse { labels: labels.into_iter().collect() }))
-            }
-            Consequence::Node(_)
-            | Consequence::Token(_)
-            | Consequence::User(_)
-            | Consequence::Cluster(_)
-            | Consequence::Alert(_)
-            | Consequence::Notify(_)
-            | Consequence::Declared(_) => Err(Status::internal("a label command labels")),
-        }
+        let actor = by.actor.clone();
+        let decided = log.propose(by, command).await.map_err(|error| failure::proposal(&error, &log.read()))?;
+        let Consequence::Node(node::Consequence::Labelled(labels)) = decided else {
+            return Err(Status::internal("a label command labels"));
+        };
+        tracing::info!(node = %id, by = %actor, "node labelled");
+        Ok(Response::new(pb::LabelNodeResponse { labels: labels.into_iter().collect() }))
+    }
+
+    async fn test_receiver(
+        &self,
+        request: Request<pb::TestReceiverRequest>,
+    ) -> Result<Response<pb::TestReceiverResponse>, Status> {
+        let by = super::by(&request)?;
+        let name = request.into_inner().name;
+        let log = &self.0.log;
+        let receiver = name.parse().map_err(|_| failure::receiver_unknown(&name, &log.read()))?;
+        let command = Command::Notify(notify::Command::Test(receiver));
+        let decided = log.propose(by, command).await.map_err(|error| failure::proposal(&error, &log.read()))?;
+        let Consequence::Notify(notify::Consequence::Owed(id)) = decided else {
+            return Err(Status::internal("a test is owed"));
+        };
+        Ok(Response::new(pb::TestReceiverResponse { delivery: id.to_string() }))
     }
 }

@@ -1,17 +1,33 @@
 //! What every person with a certificate may ask.
 
+use std::sync::Arc;
+
 use mainstay_common::{
-    NodeId,
+    NodeId, Timestamp,
     identity::{HumanRole, Subject},
     process::now,
     state::NodeState,
 };
-use mainstay_core::live;
+use mainstay_core::{alert::AlertId, live, notify::DeliveryId};
 use mainstay_proto::v1 as pb;
 use tonic::{Request, Response, Status};
 
-use super::{Shared, caller, convert, failure};
-use crate::{VERSION, gate::Caller, identity};
+use super::{
+    Shared, caller,
+    convert::{self, alert},
+    failure,
+};
+use crate::{
+    VERSION,
+    audit::{self, Found, Wanted},
+    gate::Caller,
+    identity,
+};
+
+/// Lines of the audit trail that are shown unless somebody wants more.
+const AUDIT_LINES: u32 = 1_000;
+/// The most that one answer holds.
+const MAX_AUDIT_LINES: u32 = 100_000;
 
 /// `Viewer`.
 pub(crate) struct ViewerService(pub(crate) Shared);
@@ -42,7 +58,7 @@ impl pb::viewer_server::Viewer for ViewerService {
         status.cluster = self.0.cluster.to_string();
         status.version = VERSION.into();
         status.replicas = vec![pb::ReplicaRow {
-            id: self.0.replica.to_string(),
+            id: self.0.log.replica().to_string(),
             address: self.0.addresses.first().cloned().unwrap_or_default(),
             role: "leader".into(),
             healthy: true,
@@ -117,6 +133,81 @@ impl pb::viewer_server::Viewer for ViewerService {
             rows.extend(named.map(|(key, row)| convert::container(&at, key, row, filter.detail)));
         }
         Ok(Response::new(pb::ListContainersResponse { rows, unknown }))
+    }
+
+    async fn list_alerts(
+        &self,
+        request: Request<pb::ListAlertsRequest>,
+    ) -> Result<Response<pb::ListAlertsResponse>, Status> {
+        let (reading, filter) = (self.reading(), request.into_inner());
+        let alerts = &reading.state.alerts;
+        let means = |pattern: &str, text: &str| pattern.is_empty() || glob_match::glob_match(pattern, text);
+        let wanted = |id: &AlertId| means(&filter.node, id.node.as_str()) && means(&filter.rule, id.rule.as_str());
+        let open = alerts.open().filter(|(id, _)| wanted(id)).map(|(id, alert)| alert::open(&reading, id, alert));
+        let over =
+            alerts.resolved().filter(|(id, _)| filter.all && wanted(id)).map(|(id, over)| alert::resolved(id, over));
+        Ok(Response::new(pb::ListAlertsResponse { rows: open.chain(over).collect() }))
+    }
+
+    async fn get_alert(&self, request: Request<pb::GetAlertRequest>) -> Result<Response<pb::GetAlertResponse>, Status> {
+        let (reading, asked) = (self.reading(), request.into_inner().id);
+        let alerts = &reading.state.alerts;
+        let open = alerts.open().find(|(id, _)| id.to_string() == asked);
+        let over = || alerts.resolved().filter(|(id, _)| id.to_string() == asked).max_by_key(|(_, over)| over.at);
+        let found = open.map(|(id, it)| (id, it.since, alert::open(&reading, id, it)));
+        let found = found.or_else(|| over().map(|(id, it)| (id, it.alert.since, alert::resolved(id, it))));
+        // Whoever asks lists the names to find the nearest.
+        let Some((id, since, row)) = found else { return Ok(Response::new(pb::GetAlertResponse::default())) };
+        Ok(Response::new(pb::GetAlertResponse {
+            row: Some(row),
+            rule: Some(alert::applied_rule(&reading, id)),
+            deliveries: alert::deliveries(&reading, |delivery| alert::is_about(delivery, id, since)),
+        }))
+    }
+
+    async fn list_rules(
+        &self,
+        _request: Request<pb::ListRulesRequest>,
+    ) -> Result<Response<pb::ListRulesResponse>, Status> {
+        Ok(Response::new(pb::ListRulesResponse { rows: alert::rules(&self.reading()) }))
+    }
+
+    async fn list_receivers(
+        &self,
+        _request: Request<pb::ListReceiversRequest>,
+    ) -> Result<Response<pb::ListReceiversResponse>, Status> {
+        let reading = self.reading();
+        let receivers = reading.state.notifications.receivers();
+        let rows = receivers.map(|(name, it, standing)| alert::receiver(&reading, name, it, standing)).collect();
+        Ok(Response::new(pb::ListReceiversResponse { rows }))
+    }
+
+    async fn get_delivery(
+        &self,
+        request: Request<pb::GetDeliveryRequest>,
+    ) -> Result<Response<pb::GetDeliveryResponse>, Status> {
+        let (reading, asked) = (self.reading(), request.into_inner());
+        let wanted = |id: &DeliveryId| id.receiver.as_str() == asked.receiver && id.to_string() == asked.id;
+        let row = alert::deliveries(&reading, wanted).pop();
+        row.map_or_else(
+            || Err(failure::delivery_unknown(&asked.id)),
+            |row| Ok(Response::new(pb::GetDeliveryResponse { row: Some(row) })),
+        )
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<pb::ListAuditRequest>,
+    ) -> Result<Response<pb::ListAuditResponse>, Status> {
+        let asked = request.into_inner();
+        let limit = if asked.limit == 0 { AUDIT_LINES } else { asked.limit.min(MAX_AUDIT_LINES) };
+        let wanted = Wanted { since: Timestamp(asked.since_ms), actor: asked.actor, limit: limit as usize };
+        let folder = Arc::clone(&self.0.data_dir);
+        // Files are read where nothing else waits for them.
+        let found = tokio::task::spawn_blocking(move || audit::read(&folder, &wanted)).await;
+        let found = found.map_err(|crash| Status::internal(crash.to_string()))?;
+        let Found { lines, more } = found.map_err(|error| failure::audit_unreadable(&error))?;
+        Ok(Response::new(pb::ListAuditResponse { rows: lines.into_iter().map(alert::audit_row).collect(), more }))
     }
 
     async fn get_context(

@@ -69,6 +69,11 @@ impl View {
         Arc::clone(&self.live.borrow())
     }
 
+    /// Follows the view.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<LiveView>> {
+        self.live.clone()
+    }
+
     /// Forgets a node that was removed.
     pub(crate) async fn forget(&self, node: NodeId) {
         self.send(Observation::Forget(node)).await;

@@ -152,7 +152,7 @@ impl Session {
         let sessions = self.shared.view.counts.sessions.load(Ordering::Relaxed);
         pb::Welcome {
             cluster: self.shared.cluster.to_string(),
-            replica: self.shared.replica.to_string(),
+            replica: self.shared.log.replica().to_string(),
             sent_at_ms: now().0,
             addresses: self.shared.addresses.to_vec(),
             // 500 agents come back each second, and nobody waits for less than 2 s of spread.

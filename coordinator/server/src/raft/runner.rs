@@ -15,6 +15,7 @@ use super::{
     keeping::Keeping,
     store::{Batch, Disk, Entry, EntryKind, HardState, Position, Priority, Store, WriteError},
 };
+use crate::failpoint;
 
 /// What an entry takes in a record besides its data.
 const ENTRY_HEADER: usize = 13;
@@ -213,6 +214,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             .collect();
         match self.append(&entries, term, priority) {
             Ok(()) => {
+                failpoint::reach("log-written");
                 entries.iter().for_each(|entry| self.keeping.count(entry.data.len()));
                 self.apply(first, term, batch);
                 Ok(None)
@@ -247,6 +249,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             self.observers.iter_mut().for_each(|observer| observer.applied(self.applied, &proposal.entry, &outcome));
             answers.push((proposal, outcome));
         }
+        failpoint::reach("log-applied");
         // Shown before it is answered: who was answered sees it.
         self.outlets.state.send_replace(Arc::new(self.state.clone()));
         self.outlets.applied.send_replace(self.applied);

@@ -1,5 +1,8 @@
 //! From core's words to the wire's.
 
+pub(crate) mod alert;
+pub(crate) mod declare;
+
 use std::sync::Arc;
 
 use mainstay_common::{
@@ -15,7 +18,7 @@ use mainstay_core::{
 use mainstay_proto::v1 as pb;
 use tonic::Status;
 
-use super::failure;
+use crate::api::failure;
 
 /// State and view of one moment.
 pub(crate) struct Reading {
@@ -88,6 +91,7 @@ pub(crate) fn status(reading: &Reading) -> pb::GetStatusResponse {
     }
     nodes.sort_by_key(|count| count.state);
     status.nodes = nodes;
+    alert::summarise(reading, &mut status);
     status.troubles = live::troubles(&reading.state, &reading.live, reading.now).into_iter().map(trouble).collect();
     status
 }

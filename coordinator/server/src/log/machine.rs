@@ -1,0 +1,54 @@
+//! The state, as the log knows it.
+
+use mainstay_core::{Consequence, Entry, Rejected, State, Unreadable, codec};
+
+use crate::raft::{Machine, Position, Undecodable, store::Section};
+
+impl Machine for State {
+    type Entry = Entry;
+    type Outcome = Result<Consequence, Rejected>;
+
+    fn apply(&mut self, at: Position, entry: &Entry) -> Self::Outcome {
+        self.apply(at.index, entry)
+    }
+
+    fn encode(entry: &Entry) -> Vec<u8> {
+        codec::encode(entry)
+    }
+
+    fn decode(data: &[u8]) -> Result<Entry, Undecodable> {
+        codec::decode(data).map_err(undecodable)
+    }
+
+    fn is_essential(entry: &Entry) -> bool {
+        entry.command.is_essential()
+    }
+
+    fn sections(&self) -> Vec<Section> {
+        let whole = |section: mainstay_core::Section<'_>| Section {
+            name: section.name.to_owned(),
+            bytes: section.pieces.flatten().collect(),
+        };
+        self.sections().map(whole).collect()
+    }
+
+    fn from_sections(sections: &[Section]) -> Result<Self, Undecodable> {
+        Self::from_sections(sections.iter().map(|section| (&section.name, [&section.bytes]))).map_err(|why| match why {
+            Unreadable::Section(name) => Undecodable::Newer { what: format!("section {name}"), version: None },
+            Unreadable::Row { section, row, why } => match undecodable(why) {
+                Undecodable::Newer { what, version } => {
+                    Undecodable::Newer { what: format!("section {section}, row {row}: {what}"), version }
+                }
+                Undecodable::Nonsense(why) => Undecodable::Nonsense(format!("section {section}, row {row}: {why}")),
+            },
+            Unreadable::Cut(_) | Unreadable::NoCluster => Undecodable::Nonsense(why.to_string()),
+        })
+    }
+}
+
+fn undecodable(why: codec::Undecodable) -> Undecodable {
+    match why {
+        codec::Undecodable::Newer(what) => Undecodable::Newer { what, version: None },
+        codec::Undecodable::Garbage(why) => Undecodable::Nonsense(why),
+    }
+}
