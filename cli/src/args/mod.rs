@@ -9,8 +9,9 @@ use clap_complete::ArgValueCandidates;
 use crate::{
     output::Format,
     verbs::{
-        completions::CompletionsArgs, container::ContainerVerb, context::ContextVerb, dev::DevArgs, disk::DiskVerb,
-        mount::MountVerb, node::NodeVerb, status::StatusArgs, token::TokenVerb, user::UserVerb, volume::VolumeVerb,
+        alert::AlertVerb, apply::ApplyArgs, audit::AuditArgs, completions::CompletionsArgs, container::ContainerVerb,
+        context::ContextVerb, dev::DevArgs, disk::DiskVerb, mount::MountVerb, node::NodeVerb, receiver::ReceiverVerb,
+        rule::RuleVerb, status::StatusArgs, token::TokenVerb, user::UserVerb, volume::VolumeVerb,
     },
 };
 
@@ -73,6 +74,19 @@ pub(crate) enum Verb {
     /// Containers, stopped ones too
     #[command(subcommand)]
     Container(ContainerVerb),
+    /// Receivers, routes and rules as files declare them
+    Apply(ApplyArgs),
+    /// Where a rule holds, and who was told
+    #[command(subcommand)]
+    Alert(AlertVerb),
+    /// What is watched for
+    #[command(subcommand)]
+    Rule(RuleVerb),
+    /// Where messages go
+    #[command(subcommand)]
+    Receiver(ReceiverVerb),
+    /// Who did what, when, from where, and what came of it
+    Audit(AuditArgs),
     /// Join tokens, which turn a machine into a node
     #[command(subcommand)]
     Token(TokenVerb),
@@ -154,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_listing_takes_what_every_listing_takes() {
-        for noun in ["node", "disk", "mount", "volume", "container"] {
+        for noun in ["node", "disk", "mount", "volume", "container", "alert"] {
             let line = format!("mainstay {noun} ls --node n* --watch -o wide");
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
@@ -174,6 +188,7 @@ mod tests {
             "user add eve --role viewer --out f",
             "user revoke eve",
             "context use prod",
+            "apply -f x.toml",
         ] {
             let line = format!("mainstay {line} --yes");
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

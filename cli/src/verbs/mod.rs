@@ -1,5 +1,8 @@
 //! One file per noun.
 
+pub(crate) mod alert;
+pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod container;
 pub(crate) mod context;
@@ -7,6 +10,8 @@ pub(crate) mod dev;
 pub(crate) mod disk;
 pub(crate) mod mount;
 pub(crate) mod node;
+pub(crate) mod receiver;
+pub(crate) mod rule;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod user;
@@ -41,6 +46,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Mount(verb) => on_one_thread(mount::run(verb, &global)),
         Verb::Volume(verb) => on_one_thread(volume::run(verb, &global)),
         Verb::Container(verb) => on_one_thread(container::run(verb, &global)),
+        Verb::Apply(args) => on_one_thread(apply::run(args, &global)),
+        Verb::Alert(verb) => on_one_thread(alert::run(verb, &global)),
+        Verb::Rule(verb) => on_one_thread(rule::run(verb, &global)),
+        Verb::Receiver(verb) => on_one_thread(receiver::run(verb, &global)),
+        Verb::Audit(args) => on_one_thread(audit::run(args, &global)),
         Verb::Token(verb) => on_one_thread(token::run(verb, &global)),
         Verb::User(verb) => on_one_thread(user::run(verb, &global)),
     }

@@ -21,7 +21,7 @@ use crate::{
         look::Look,
         out,
         row::{Text, rfc3339},
-        rows::node_tone,
+        rows::{AlertRow, node_tone},
         style::{Tone, bold},
         watch::{self, Watched},
     },
@@ -46,6 +46,13 @@ pub(crate) struct Screen {
     mounts: u64,
     volumes: u64,
     containers: u64,
+    /// What fires, worst first.
+    alerts: Vec<AlertRow>,
+    firing: u64,
+    pending: u64,
+    /// Messages that no receiver took yet, and those that were given up.
+    deliveries_owed: u64,
+    deliveries_given_up: u64,
     troubles: Vec<Trouble>,
 }
 
@@ -110,6 +117,11 @@ impl From<pb::GetStatusResponse> for Screen {
             mounts: status.mounts,
             volumes: status.volumes,
             containers: status.containers,
+            alerts: status.alerts.into_iter().map(AlertRow::from).collect(),
+            firing: status.firing,
+            pending: status.pending,
+            deliveries_owed: status.deliveries_owed,
+            deliveries_given_up: status.deliveries_given_up,
             troubles: status.troubles.into_iter().map(trouble).collect(),
         }
     }
@@ -150,7 +162,23 @@ impl Screen {
             counted(self.volumes, "volume"),
             counted(self.containers, "container")
         );
-        vec![format!("{replicas}   {nodes}"), things]
+        let mut head = vec![format!("{replicas}   {nodes}"), things];
+        head.extend(self.alert_counts().map(|counts| format!("{indent}{counts}")));
+        head
+    }
+
+    /// What alerts and their messages come to; nothing where all is quiet.
+    fn alert_counts(&self) -> Option<String> {
+        let counts = [
+            (self.firing, "alert firing", "alerts firing"),
+            (self.pending, "alert pending", "alerts pending"),
+            (self.deliveries_owed, "message owed", "messages owed"),
+            (self.deliveries_given_up, "message given up", "messages given up"),
+        ];
+        let told = counts.iter().filter(|(count, ..)| *count > 0);
+        let words = told.map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many }));
+        let words = words.collect::<Vec<_>>().join("  ");
+        (!words.is_empty()).then_some(words)
     }
 
     /// Worst last, as the eye ends there.
@@ -169,7 +197,8 @@ impl Screen {
 
     /// A line each, in columns: what, where, for how long, why.
     fn trouble_lines(&self, now: Timestamp, look: &Look) -> Vec<String> {
-        let cells: Vec<[Cell; 5]> = self.troubles.iter().map(|trouble| trouble.cells(now)).collect();
+        let alerts = self.alerts.iter().map(|alert| alert_cells(alert, now));
+        let cells: Vec<[Cell; 5]> = alerts.chain(self.troubles.iter().map(|trouble| trouble.cells(now))).collect();
         let width = |at: usize| cells.iter().map(|row| row[at].columns()).max().unwrap_or(0);
         let room = look.columns();
         // Long names are cut before the reason is.
@@ -205,6 +234,19 @@ impl Trouble {
         let reason = if self.reason.0.is_empty() { Cell::text(" ") } else { Cell::text(&self.reason) };
         [Cell::state(self.tone(), &what), Cell::text(&self.node), target, age, reason]
     }
+}
+
+/// An alert in the columns of troubles.
+fn alert_cells(alert: &AlertRow, now: Timestamp) -> [Cell; 5] {
+    let what = format!("{} {}", Shown::new(&alert.rule), alert.severity_word());
+    let age = alert.since.map_or_else(Cell::unknown, |since| Cell::text(&span(now.since(since))));
+    [
+        Cell::state(alert.tone(), &what),
+        Cell::text(&alert.node),
+        Cell::text(&alert.target),
+        age,
+        Cell::text(&alert.summary),
+    ]
 }
 
 /// Symbol and number: `● 41`.
