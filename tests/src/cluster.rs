@@ -85,6 +85,29 @@ impl Cluster {
         self.coordinator = Some(daemon);
     }
 
+    /// Starts the coordinator again, to be killed by itself at that point (see `MAINSTAY_FAILPOINT`).
+    ///
+    /// # Panics
+    /// Where it does not serve before.
+    pub fn restart_coordinator_to_die_at(&mut self, point: &str) {
+        self.take_coordinator().stop();
+        let mut command = self.coordinator_command();
+        let mut daemon = Daemon::start("coordinator", command.env("MAINSTAY_FAILPOINT", point));
+        daemon.is_ready();
+        self.coordinator = Some(daemon);
+    }
+
+    /// Starts the coordinator again if it was killed; true where it was.
+    ///
+    /// # Panics
+    /// Where it ended in another way.
+    pub fn revive_coordinator(&mut self) -> bool {
+        let Some(code) = self.coordinator().ended() else { return false };
+        assert_eq!(code, 128 + 9, "the coordinator ended by itself: {}", self.coordinator().said());
+        self.start_coordinator();
+        true
+    }
+
     /// Takes the coordinator out, to stop or to kill it.
     ///
     /// # Panics

@@ -17,6 +17,7 @@ pub mod shell;
 pub mod swarm_lab;
 pub mod unix_http;
 pub mod wait;
+pub mod webhook;
 
 pub use cluster::Cluster;
 pub use daemon::Daemon;
@@ -29,3 +30,4 @@ pub use program::Program;
 pub use rclone_lab::RcloneLab;
 pub use swarm_lab::SwarmLab;
 pub use wait::eventually;
+pub use webhook::WebhookReceiver;

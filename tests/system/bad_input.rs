@@ -41,12 +41,16 @@ fn a_missing_or_half_written_directory_says_what_lacks() {
     let mut cluster = Cluster::found();
     drop(cluster.take_coordinator());
     assert!(serve(&cluster.folder().join("nowhere")).stderr.contains("is missing"));
-    for lost in ["ca.key", "ca.crt", kept(&cluster.coordinator_folder())] {
+    for lost in ["ca.key", "ca.crt", "log/identity", "log/checkpoint-00000000000000000001"] {
         let file = cluster.coordinator_folder().join(lost);
         let whole = fs::read(&file).unwrap();
         fs::write(&file, &whole[..whole.len() / 2]).unwrap();
         let refused = serve(&cluster.coordinator_folder());
-        assert!(refused.code != 0 && refused.stderr.contains(lost), "{lost}: {}", refused.stderr);
+        assert!(
+            refused.code != 0 && refused.stderr.contains(lost.trim_start_matches("log/")),
+            "{lost}: {}",
+            refused.stderr
+        );
         fs::write(&file, whole).unwrap();
     }
     cluster.start_coordinator();
@@ -112,7 +116,7 @@ fn a_full_disk_refuses_decisions_loses_none_and_takes_them_again() {
     if !has(&[Need::Root]) {
         return;
     }
-    let folder = Mounted::tmpfs("8m");
+    let folder = Mounted::tmpfs("80m");
     let data = folder.0.path().join("data");
     let address = format!("127.0.0.1:{}", free_port());
     let mut made = Program::Coordinator.command();
@@ -129,17 +133,33 @@ fn a_full_disk_refuses_decisions_loses_none_and_takes_them_again() {
         command.env("MAINSTAY_HOME", home.path()).arg("--context").arg(data.join("admin.context"));
         Outcome::of(command.args(words))
     };
-    mainstay(&["token", "create"]).done();
+    let first = mainstay(&["token", "create", "-o", "json"]).json();
     let ballast = folder.0.path().join("ballast");
     let filled =
         Outcome::of(Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", ballast.display())));
     assert_ne!(filled.code, 0, "the disk is full now");
     let tokens = || mainstay(&["token", "ls", "-o", "json"]).rows().len();
+    // What was made ready for the log beforehand takes some decisions yet; large ones use it up.
+    let declarations = home.path().join("large.toml");
+    let declare = |round: usize| {
+        let one = |n: usize| {
+            format!(
+                "[[receiver]]\nname = \"r{n}\"\nkind = \"webhook\"\nurl = \"https://h.example/{round}{}\"\n",
+                "x".repeat(900)
+            )
+        };
+        fs::write(&declarations, (0..400).map(one).collect::<String>()).unwrap();
+        mainstay(&["apply", "-f", declarations.to_str().unwrap()])
+    };
+    let refused = (0..40).map(declare).find(|outcome| outcome.code != 0).expect("a full disk refuses");
+    assert!(refused.stderr.contains("disk is full"), "{}", refused.stderr);
     let refused = eventually("a decision is refused", Duration::from_secs(30), || {
         let asked = mainstay(&["token", "create"]);
         holds(asked.code != 0, || asked.stdout.clone()).map(|()| asked)
     });
-    assert!(refused.stderr.contains("space") || refused.stderr.contains("full"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("disk is full"), "{}", refused.stderr);
+    let revoked = mainstay(&["token", "revoke", first["id"].as_str().unwrap()]);
+    assert_eq!(revoked.code, 0, "what shuts somebody out is taken all the same: {}", revoked.stderr);
     let before = tokens();
     fs::remove_file(&ballast).unwrap();
     eventually("decisions are taken again", Duration::from_secs(30), || {
@@ -168,11 +188,6 @@ fn a_missing_engine_is_a_state_with_a_reason() {
         let told = cluster.mainstay(&["container", "ls"]).stderr;
         holds(told.contains("refused"), || told.clone())
     });
-}
-
-/// What the coordinator keeps its decisions in.
-fn kept(folder: &Path) -> &'static str {
-    if folder.join("state.json").exists() { "state.json" } else { "identity" }
 }
 
 fn init(data: &Path) -> Outcome {
