@@ -142,3 +142,45 @@ fn of_declare(declare: &declare::Declare) -> String {
     });
     lines.collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_common::identity::HumanRole;
+
+    use super::*;
+
+    #[test]
+    fn a_record_says_who_what_when_from_where_and_what_came_of_it() {
+        let command = Command::Node(node::Command::Remove("n1".parse().unwrap()));
+        let outcome = Err(node::Rejected::Unknown("n1".into()).into());
+        let record = record(command, outcome);
+        assert_eq!(record.what(), "node remove n1");
+        assert_eq!((record.index, record.at), (9, Timestamp(5)));
+        assert_eq!((record.actor.to_string(), record.from.to_string()), ("admin/anna".into(), "10.0.0.9:1".into()));
+        assert_eq!(record.refused.as_deref(), Some("node \"n1\" is unknown"));
+        assert_eq!(crate::codec::decode(&crate::codec::encode(&record)), Ok(record));
+    }
+
+    #[test]
+    fn a_record_holds_no_secret_and_no_lines_of_others() {
+        let address = notify::Address::Url("https://chat.example/s3cret".into());
+        let receiver = notify::Receiver::Webhook(notify::Webhook { address, allow_private_address: true });
+        let changes = vec![declare::Change::Receiver("ops".parse().unwrap(), Some(receiver))];
+        let declare = declare::Declare { changes, expecting: 3 };
+        let declared = record(Command::Declare(declare), Ok(Consequence::Declared(9))).what();
+        let expected = "receiver ops set (webhook https://chat.example/… allow_private_address)";
+        assert_eq!(declared, format!("declaration apply of revision 3: {expected}"));
+        let labels = [("zone".to_owned(), "a\nroot did it".to_owned())].into();
+        let labelled = record(
+            Command::Node(node::Command::Label("n1".parse().unwrap(), labels)),
+            Ok(Consequence::Node(node::Consequence::Removed("n1".parse().unwrap()))),
+        );
+        assert_eq!(labelled.what().lines().count(), 1);
+    }
+
+    fn record(command: Command, outcome: Result<Consequence, Rejected>) -> Record {
+        let actor = Actor::Human("anna".parse().unwrap(), HumanRole::Admin);
+        let from = Origin::Peer("10.0.0.9:1".into());
+        Record::of(9, &Entry { at: Timestamp(5), actor, from, request: Some("r".into()), command }, &outcome)
+    }
+}

@@ -4,8 +4,8 @@ use std::fmt;
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
-/// Bytes of the longest pattern: a path's.
-const MAX: usize = 4_096;
+/// Bytes of the longest pattern.
+const MAX: usize = 1_024;
 
 /// A text, or a glob: `?` is one character, `*` any number of them but no `/`, `**` any number of folders.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +54,9 @@ impl Pattern {
     /// Whether some text could be meant by both. Says yes rather than no: `*` counts as if it crossed folders.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
+        if self.is_exact() && other.is_exact() {
+            return self == other;
+        }
         let (a, b): (Vec<char>, Vec<char>) = (self.0.chars().collect(), other.0.chars().collect());
         // reach[j]: the pieces of `a` so far and the first j of `b` can stand for the same text.
         let mut reach = vec![false; b.len() + 1];

@@ -124,3 +124,90 @@ pub fn plan(state: &State, live: &LiveView, planner: &mut Planner, now: Timestam
     }
     effects
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_common::{
+        metric::{
+            Readings,
+            catalogue::{DISK_AVAILABLE_BYTES, DISK_USED_BYTES},
+        },
+        state::DiskState,
+    };
+
+    use super::*;
+    use crate::{
+        Founding, KeyFingerprint,
+        live::{Disk, Sample, Update},
+    };
+
+    const NOON: Timestamp = Timestamp(43_200_000);
+
+    #[test]
+    fn a_turn_is_bounded_and_whom_it_does_not_reach_comes_first_in_the_next() {
+        let (mut state, mut live) = (state(), LiveView::new(NOON));
+        for number in 0..1_000 {
+            let id: NodeId = format!("n{number:03}").parse().unwrap();
+            state.nodes.admit(NOON, &id, KeyFingerprint([0; 32]));
+            live.observe(&id, full(), NOON);
+        }
+        let mut planner = Planner::new(Leading { fence: Fence { generation: 1, term: 1 }, since: NOON });
+        let mut reached = BTreeSet::new();
+        // Nothing is applied, as if every proposal were refused.
+        for _ in 0..2 {
+            let effects = plan(&state, &live, &mut planner, NOON);
+            assert_eq!(effects.len(), MAX_EFFECTS);
+            reached.extend(effects.iter().map(node));
+        }
+        assert_eq!(reached.len(), 1_000);
+    }
+
+    #[test]
+    fn nothing_new_costs_no_look() {
+        let (mut state, mut live) = (state(), LiveView::new(NOON));
+        let id: NodeId = "n1".parse().unwrap();
+        state.nodes.admit(NOON, &id, KeyFingerprint([0; 32]));
+        let mut planner = Planner::new(Leading { fence: Fence { generation: 1, term: 1 }, since: NOON });
+        assert!(plan(&state, &live, &mut planner, NOON).is_empty());
+        planner.notice(&state, &live, NOON);
+        assert!(planner.unsettled.is_empty());
+        live.observe(&id, full(), NOON);
+        planner.notice(&state, &live, NOON);
+        assert_eq!(planner.unsettled.iter().collect::<Vec<_>>(), [&id]);
+        planner.unsettled.clear();
+        planner.notice(&state, &live, NOON.plus(SWEEP_EVERY));
+        assert_eq!(planner.unsettled.len(), 1, "everything is looked at every 30 s");
+    }
+
+    fn node(effect: &Effect) -> NodeId {
+        let Effect::Propose(Command::Alert(alert::Command::Pend(pend))) = effect else { panic!("{effect:?}") };
+        pend.alert.node.clone()
+    }
+
+    fn full() -> Sample {
+        let mut readings = Readings::new();
+        readings.set_count(&DISK_USED_BYTES, 99);
+        readings.set_count(&DISK_AVAILABLE_BYTES, 1);
+        let disk = Disk {
+            device: Vec::new(),
+            fs: "ext4".into(),
+            state: DiskState::Ok,
+            aliases: Vec::new(),
+            readings,
+            read_at: None,
+            reason: String::new(),
+        };
+        let changed = vec![(b"/".to_vec(), disk)];
+        let update = Update { read_at: NOON, whole: true, changed, removed: Vec::new(), left_out: 0 };
+        Sample { disks: Some(update), ..Sample::default() }
+    }
+
+    fn state() -> State {
+        State::founded(Founding {
+            id: "c1".parse().unwrap(),
+            name: "prod".into(),
+            replica: "r1".parse().unwrap(),
+            address: "h:1".into(),
+        })
+    }
+}

@@ -118,3 +118,23 @@ impl<K: Ord + Clone + fmt::Debug, V: Clone + fmt::Debug> fmt::Debug for Table<K,
         f.debug_map().entries(self.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_found_from_both_sides() {
+        let before: Table<u32, u32> = (0..1_000).map(|key| (key, 0)).collect();
+        let mut after = before.clone();
+        assert!(after.is_same(&before));
+        after.insert(7, 1);
+        after.remove(&8);
+        after.insert(2_000, 0);
+        assert!(!after.is_same(&before));
+        assert_eq!(after.differing(&before).copied().collect::<Vec<_>>(), [7, 8, 2_000]);
+        assert_eq!(before.differing(&after).copied().collect::<Vec<_>>(), [7, 8, 2_000]);
+        assert_eq!(after.from(&999).map(|(key, _)| *key).collect::<Vec<_>>(), [999, 2_000]);
+        assert_eq!(after.last(), Some((&2_000, &0)));
+    }
+}

@@ -1,5 +1,7 @@
 //! Whatever happens: nothing panics, replicas end equal, checkpoints read back, plans settle, and nobody is told twice.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 mod world;
 
 use std::{collections::BTreeMap, time::Duration};

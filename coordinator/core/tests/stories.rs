@@ -3,6 +3,8 @@
 //! A line is a time and what happens; lines with `->` are answers. `MAINSTAY_RECORD=1` writes the answers anew: they are
 //! reviewed like code.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 mod world;
 
 use std::{fs, path::Path, time::Duration};

@@ -155,6 +155,14 @@ impl Alerts {
         self.open.get(id)
     }
 
+    /// An alert that is not over, by its id as text.
+    #[must_use]
+    pub fn find(&self, text: &str) -> Option<(&AlertId, &Alert)> {
+        let node: NodeId = text.split('/').nth(1)?.parse().ok()?;
+        let (id, alert) = self.of_node(&node).find(|(id, _)| id.to_string() == text)?;
+        Some((id, alert))
+    }
+
     /// Every alert that is not over, by node.
     pub fn open(&self) -> impl Iterator<Item = (&AlertId, &Alert)> {
         self.open.iter()
@@ -339,6 +347,15 @@ mod tests {
             assert_eq!(apply(&mut alerts, &late), Err(Rejected::Changed(id())));
         }
         assert_eq!(alerts, before);
+    }
+
+    #[test]
+    fn an_alert_is_found_by_its_text() {
+        let alerts = pending();
+        assert_eq!(alerts.find("fs.space/n1//data").map(|(found, _)| found), Some(&id()));
+        for none in ["", "fs.space", "fs.space/n1/", "fs.space/n2//data", "fs.space/n1//data/"] {
+            assert_eq!(alerts.find(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod model;
 pub(crate) mod plan;
 pub mod quantity;
 pub mod rule;
+pub(crate) mod words;
 
 pub use apply::{Alerts, Command, Consequence, Known, Pend, Rejected, Turn};
 pub use model::{Alert, AlertId, End, Episode, Event, Phase, Resolved, RuleId, Space, Told};

@@ -271,3 +271,120 @@ fn level(settings: &Settings, space: Space) -> Option<Severity> {
 fn held(since: Timestamp, hold: Duration, read_at: Timestamp) -> bool {
     hold.is_zero() || read_at >= since.plus(hold)
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_common::metric::Readings;
+
+    use super::*;
+    use crate::{
+        Founding, KeyFingerprint,
+        alert::Consequence,
+        live::{CollectorError, Hello, Sample, Update},
+    };
+
+    const NOON: Timestamp = Timestamp(43_200_000);
+    const FULL: Space = Space { used: 91, available: 9 };
+
+    #[test]
+    fn a_disk_that_goes_by_another_of_its_names_keeps_its_alert() {
+        let (state, mut live) = firing();
+        let other = Disk { aliases: vec![b"/data".to_vec()], ..disk(Some(FULL)) };
+        observe(&mut live, 60, &[("/mnt/data", other)], None, 0);
+        assert_eq!(commands(&state, &live, 60), []);
+        let gone = Disk { aliases: vec![b"/data".to_vec()], ..disk(Some(Space { used: 1, available: 99 })) };
+        observe(&mut live, 61, &[("/mnt/data", gone)], None, 0);
+        let [Command::Turn(episode, Turn::Clear, _)] = &commands(&state, &live, 61)[..] else { panic!("it is gone") };
+        assert_eq!(episode.alert.target, b"/data");
+    }
+
+    #[test]
+    fn what_is_missing_where_not_all_is_told_is_not_gone() {
+        let seen = |error, left_out| {
+            let (state, mut live) = firing();
+            observe(&mut live, 100, &[], error, left_out);
+            commands(&state, &live, 100)
+        };
+        assert!(matches!(seen(None, 0)[..], [Command::Turn(_, Turn::Clear, _)]));
+        assert!(matches!(seen(Some("mount"), 0)[..], [Command::Turn(_, Turn::Clear, _)]));
+        assert_eq!(seen(Some("disk"), 0), [], "its collector complains for a moment only");
+        assert!(matches!(seen(None, 3)[..], [Command::Unknown(_)]), "three rows too many since its session began");
+    }
+
+    #[test]
+    fn a_reading_that_is_older_than_its_table_is_judged_by_its_own_age() {
+        let (state, mut live) = firing();
+        let old = |seconds: u64| Disk {
+            read_at: Some(NOON.plus(Duration::from_secs(seconds))),
+            ..disk(Some(Space { used: 1, available: 99 }))
+        };
+        observe(&mut live, 100, &[("/data", old(40))], None, 0);
+        assert_eq!(commands(&state, &live, 100), [], "a minute old: it decides nothing");
+        observe(&mut live, 131, &[("/data", old(40))], None, 0);
+        assert!(matches!(commands(&state, &live, 131)[..], [Command::Unknown(_)]), "older than the lease of 90 s");
+        observe(&mut live, 132, &[("/data", old(120))], None, 0);
+        assert!(matches!(commands(&state, &live, 132)[..], [Command::Turn(_, Turn::Clear, _)]));
+    }
+
+    /// A state with one alert that fires, and a node that talked since noon.
+    fn firing() -> (State, LiveView) {
+        let (mut state, mut live) = (
+            State::founded(Founding {
+                id: "c1".parse().unwrap(),
+                name: "prod".into(),
+                replica: "r1".parse().unwrap(),
+                address: "h:1".into(),
+            }),
+            LiveView::new(NOON),
+        );
+        state.nodes.admit(NOON, &node(), KeyFingerprint([1; 32]));
+        live.hello(&node(), hello(), NOON, NOON);
+        let alert = AlertId { node: node(), rule: RuleId::FsSpace, target: b"/data".to_vec() };
+        let pend = Pend { alert: alert.clone(), severity: Severity::Warning, space: FULL };
+        state.alerts.apply(NOON, &Command::Pend(pend)).unwrap();
+        let episode = Episode { alert, since: NOON, step: 0 };
+        let fired = state.alerts.apply(NOON, &Command::Fire(episode, Severity::Warning, FULL));
+        assert!(matches!(fired, Ok(Consequence::Told(_))));
+        for second in (0..100).step_by(10) {
+            live.observe(&node(), Sample::default(), NOON.plus(Duration::from_secs(second)));
+        }
+        (state, live)
+    }
+
+    fn observe(live: &mut LiveView, second: u64, disks: &[(&str, Disk)], error: Option<&str>, left_out: u64) {
+        let at = NOON.plus(Duration::from_secs(second));
+        let changed = disks.iter().map(|(mount, disk)| (mount.as_bytes().to_vec(), disk.clone())).collect();
+        let update = Update { read_at: at, whole: true, changed, removed: Vec::new(), left_out };
+        let complaint =
+            |collector: &str| CollectorError { collector: collector.into(), reason: "late".into(), since: at };
+        let errors = error.map(complaint).into_iter().collect();
+        live.observe(&node(), Sample { disks: Some(update), errors, ..Sample::default() }, at);
+    }
+
+    fn commands(state: &State, live: &LiveView, second: u64) -> Vec<Command> {
+        look(state, live, &node(), NOON.plus(Duration::from_secs(second)), NOON).commands
+    }
+
+    fn disk(space: Option<Space>) -> Disk {
+        let mut readings = Readings::new();
+        readings.set_count(&DISK_USED_BYTES, space.map(|space| space.used));
+        readings.set_count(&DISK_AVAILABLE_BYTES, space.map(|space| space.available));
+        Disk {
+            device: b"/dev/vda".to_vec(),
+            fs: "ext4".into(),
+            state: DiskState::Ok,
+            aliases: Vec::new(),
+            readings,
+            read_at: None,
+            reason: String::new(),
+        }
+    }
+
+    fn hello() -> Hello {
+        Hello { version: "1".into(), boot_id: "b".into(), interval: Duration::from_secs(10) }
+    }
+
+    fn node() -> NodeId {
+        "n1".parse().unwrap()
+    }
+}

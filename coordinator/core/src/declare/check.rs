@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Things of one kind that may be declared.
-const MAX: usize = 1_000;
+const MAX: usize = 500;
 
 /// Why declarations make no sense together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

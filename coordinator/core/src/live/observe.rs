@@ -157,6 +157,22 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_since_a_count_is_known_once_each() {
+        let mut view = LiveView::new(NOON);
+        let (n1, n2): (NodeId, NodeId) = ("n1".parse().unwrap(), "n2".parse().unwrap());
+        view.observe(&n1, Sample::default(), NOON);
+        let count = view.changes();
+        assert_eq!(view.changed_since(count).count(), 0);
+        view.observe(&n2, Sample::default(), NOON);
+        view.observe(&n1, Sample::default(), NOON);
+        view.observe(&n1, Sample::default(), NOON);
+        assert_eq!(view.changed_since(count).collect::<Vec<_>>(), [&n2, &n1]);
+        view.forget(&n1);
+        assert_eq!(view.changed_since(count).collect::<Vec<_>>(), [&n2]);
+        assert!(view.changes() > count);
+    }
+
+    #[test]
     fn moments_of_a_clock_that_is_ahead_are_put_right() {
         let mut view = LiveView::new(NOON);
         let ahead = NOON.plus(Duration::from_secs(3_600));

@@ -1,13 +1,10 @@
 //! What a message says.
 
-use mainstay_common::{state::Severity, text::Shown, time::span, unit};
+use mainstay_common::{state::Severity, time::span};
 use serde::Serialize;
 
 use super::model::{Delivery, DeliveryId, Subject};
-use crate::alert::{End, Event, Told};
-
-/// Columns that a path may take of a title.
-const PATH_COLUMNS: usize = 60;
+use crate::alert::{End, Event, Told, words};
 
 /// A message in full: the JSON that a webhook gets has these fields. A repetition says the same, word for word.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -64,7 +61,7 @@ impl Message {
                     severity: told.severity.as_str(),
                     node: alert.node.to_string(),
                     target: mainstay_common::text::exact(&alert.target),
-                    value: Some((told.space.percent_available() * 10.0).round() / 10.0),
+                    value: Some(told.space.value()),
                     text: format!("{summary}\n{}\n{} ({cluster})", details(told), id.alert()),
                     summary,
                     ..head
@@ -78,24 +75,15 @@ impl Message {
     }
 }
 
-/// One line: how bad, where, what. In the order that alerting.md gives all texts.
+/// One line.
 fn summary(told: &Told) -> String {
-    let word = match (told.event, told.severity) {
-        (Event::Resolved, _) => "OK",
-        (Event::Fired | Event::Escalated, Severity::Warning) => "WARN",
-        (Event::Fired | Event::Escalated, Severity::Critical) => "CRIT",
-    };
-    let (node, path) = (&told.alert.node, Shown::new(&told.alert.target).cut(PATH_COLUMNS));
-    let size = u64::try_from(told.space.whole()).unwrap_or(u64::MAX);
-    let left = format!("{} left of {}", unit::bytes(told.space.available), unit::bytes(size));
-    let full = format!("{} % full, {left}", told.space.percent_used());
-    let after = span(told.at.since(told.since));
+    let (place, after) = (told.alert.place(), span(told.at.since(told.since)));
     match (told.event, told.end) {
+        (Event::Fired | Event::Escalated, _) => words::summary(&told.alert, told.severity, told.space),
         (Event::Resolved, Some(end @ (End::Gone | End::NodeRemoved))) => {
-            format!("{word} {node} {path}: {}, after {after}", end.as_str())
+            format!("OK {place}: {}, after {after}", end.as_str())
         }
-        (Event::Resolved, _) => format!("{word} {node} {path} {full}, after {after}"),
-        (Event::Fired | Event::Escalated, _) => format!("{word} {node} {path} {full}"),
+        (Event::Resolved, _) => format!("OK {place} {}, after {after}", told.space.shown()),
     }
 }
 

@@ -1,0 +1,262 @@
+//! What was written once is read for ever: one file per kind of entry, and one per section of a checkpoint.
+//!
+//! The files are hexadecimal. `MAINSTAY_RECORD=1` adds those that are missing and never touches one that is there: if a
+//! test here fails, the format of existing data changed.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    time::Duration,
+};
+
+use mainstay_common::{Timestamp, identity::HumanRole, state::Severity};
+use mainstay_core::{
+    Actor, Command, Entry, Fence, Founding, KeyFingerprint, Origin, State,
+    alert::{self, AlertId, Change, End, Episode, Event, Known, Pend, RuleId, Space, Turn, Where},
+    cluster, codec, declare, node, notify, token, user,
+};
+
+const NOON: Timestamp = Timestamp(1_767_268_800_000);
+/// A space of 96 of 100 GiB.
+const SPACE: Space = Space { used: 103_079_215_104, available: 4_294_967_296 };
+
+#[test]
+fn every_kind_of_entry_reads_as_it_was_written() {
+    let entries = entries();
+    let kinds: BTreeSet<&str> = entries.iter().map(|(_, entry)| entry.command.kind()).collect();
+    assert_eq!(kinds, Command::KINDS.into_iter().collect(), "a kind without a golden file");
+    for (name, entry) in entries {
+        let file = format!("{}{name}.hex", entry.command.kind().replace(' ', "-"));
+        let bytes = golden(&file, &codec::encode(&entry));
+        assert_eq!(codec::decode::<Entry>(&bytes), Ok(entry.clone()), "{file} reads as something else");
+        assert_eq!(codec::encode(&entry), bytes, "{file} is written otherwise now");
+    }
+}
+
+#[test]
+fn an_audit_record_reads_as_it_was_written() {
+    let (_, entry) = entries().remove(1);
+    let refused = Err(node::Rejected::Unknown("n1".into()).into());
+    let record = mainstay_core::audit::Record::of(17, &entry, &refused);
+    let bytes = golden("audit-record.hex", &codec::encode(&record));
+    assert_eq!(codec::decode(&bytes), Ok(record.clone()));
+    assert_eq!(codec::encode(&record), bytes);
+}
+
+#[test]
+fn a_checkpoint_reads_as_it_was_written() {
+    let state = state();
+    let mut stored = Vec::new();
+    for section in state.sections() {
+        let bytes: Vec<u8> = section.pieces.flatten().collect();
+        assert!(!bytes.is_empty(), "section {} has no row: the sample tells nothing of it", section.name);
+        let file = format!("section-{}.hex", section.name);
+        let kept = golden(&file, &bytes);
+        assert_eq!(bytes, kept, "{file} is written otherwise now");
+        stored.push((section.name, [kept]));
+    }
+    assert_eq!(State::from_sections(stored), Ok(state));
+}
+
+#[test]
+fn an_entry_of_a_newer_version_is_told_apart_from_garbage() {
+    let (_, entry) = entries().remove(0);
+    let mut bytes = codec::encode(&entry);
+    // The command comes last: noun 0, verb 0 of the cluster. A noun that does not exist yet takes its place.
+    let noun = bytes.windows(3).position(|window| window == [0x82, 0x00, 0x81]).unwrap() + 1;
+    bytes[noun] = 0x17;
+    assert!(matches!(codec::decode::<Entry>(&bytes), Err(mainstay_core::Undecodable::Newer(_))));
+    bytes.truncate(noun);
+    assert!(matches!(codec::decode::<Entry>(&bytes), Err(mainstay_core::Undecodable::Garbage(_))));
+}
+
+/// The bytes of a golden file; what is missing is written when somebody asks for that.
+fn golden(file: &str, now: &[u8]) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/golden").join(file);
+    if !path.exists() && std::env::var_os("MAINSTAY_RECORD").is_some() {
+        let lines: Vec<String> =
+            now.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+/// At least one of each kind; a name behind it where there are several.
+fn entries() -> Vec<(&'static str, Entry)> {
+    let node = Actor::Agent(parse("n1"));
+    let anna = Actor::Human(parse("anna"), HumanRole::Admin);
+    let replica = Actor::Replica(parse("r1"));
+    let mut entries = vec![
+        ("", replica, Command::Cluster(cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into()))),
+        ("", anna, Command::Node(node::Command::Label(parse("n1"), [("zone".into(), "a".into())].into()))),
+        ("-by-agent", node, Command::Node(node::Command::Label(parse("n1"), BTreeMap::new()))),
+        ("", Actor::Root, Command::Node(node::Command::Remove(parse("n1")))),
+        ("", Actor::Root, Command::Token(token::Command::Create(parse("t1"), a_token()))),
+        ("", Actor::Token(parse("t1")), Command::Token(token::Command::Redeem(redeem()))),
+        ("", Actor::Root, Command::Token(token::Command::Revoke(parse("t1")))),
+        ("", Actor::Root, Command::User(user::Command::Add(parse("eve"), a_user(None)))),
+        ("", Actor::Root, Command::User(user::Command::Revoke(parse("eve")))),
+        ("", Actor::Root, Command::User(user::Command::Reissue(parse("eve"), a_user(Some(NOON))))),
+        ("", Actor::Root, Command::Notify(notify::Command::Test(parse("ops")))),
+        ("", Actor::Root, Command::Declare(declare::Declare { changes: changes(), expecting: 7 })),
+    ];
+    entries.extend(about_alerts().into_iter().map(|(name, command)| (name, Actor::Leader, Command::Alert(command))));
+    let again = |retry_after| notify::Again { reason: "503".into(), retry_after };
+    for (name, command) in [
+        ("", notify::Command::Claim(claim())),
+        ("", notify::Command::Delivered(claim())),
+        ("", notify::Command::Again(claim(), again(None))),
+        ("-later", notify::Command::Again(claim(), again(Some(Duration::from_secs(120))))),
+        ("", notify::Command::GiveUp(claim(), "404".into())),
+    ] {
+        entries.push((name, Actor::Leader, Command::Notify(command)));
+    }
+    let origin = |actor: &Actor| match actor {
+        Actor::Leader | Actor::Replica(_) => Origin::Replica(parse("r1")),
+        Actor::Root => Origin::Socket,
+        Actor::Human(..) | Actor::Agent(_) | Actor::Token(_) => Origin::Peer("10.0.0.9:50000".into()),
+    };
+    let entry = |(name, actor, command)| {
+        let request = matches!(actor, Actor::Human(..)).then(|| "deploy-17".to_owned());
+        (name, Entry { at: NOON, from: origin(&actor), actor, request, command })
+    };
+    entries.into_iter().map(entry).collect()
+}
+
+fn about_alerts() -> Vec<(&'static str, alert::Command)> {
+    use alert::Command as C;
+    let turn = |turn, space| C::Turn(episode(), turn, space);
+    vec![
+        ("", C::Pend(Pend { alert: id(), severity: Severity::Critical, space: SPACE })),
+        ("", C::Fire(episode(), Severity::Warning, SPACE)),
+        ("", C::Escalate(episode(), SPACE)),
+        ("", C::Resolve(episode(), End::Cleared, Some(SPACE))),
+        ("-gone", C::Resolve(episode(), End::Gone, None)),
+        ("", C::Drop(episode(), End::NodeRemoved)),
+        ("", turn(Turn::Critical, Some(SPACE))),
+        ("-warning", turn(Turn::Warning, Some(SPACE))),
+        ("-clear", turn(Turn::Clear, None)),
+        ("-back", turn(Turn::Back, None)),
+        ("", C::Unknown(episode())),
+        ("", C::Known(episode(), Known { critical: true, space: Some(SPACE) })),
+    ]
+}
+
+fn id() -> AlertId {
+    AlertId { node: parse("n1"), rule: RuleId::FsSpace, target: b"/data/\xff".to_vec() }
+}
+
+fn episode() -> Episode {
+    Episode { alert: id(), since: NOON, step: 3 }
+}
+
+fn claim() -> notify::Claim {
+    let subject = notify::Subject::Alert(id());
+    let id = notify::DeliveryId { receiver: parse("ops"), subject, since: NOON, event: Event::Escalated };
+    notify::Claim { id, fence: Fence { generation: 1, term: 5 }, attempt: 2 }
+}
+
+fn a_token() -> token::Token {
+    token::Token {
+        secret_sha256: KeyFingerprint([7; 32]),
+        created_at: NOON,
+        created_by: parse("anna"),
+        expires_at: NOON.plus(Duration::from_secs(3_600)),
+        uses_left: 2,
+        admitted: [(KeyFingerprint([1; 32]), parse("n1"))].into(),
+        revoked_at: None,
+    }
+}
+
+fn redeem() -> token::Redeem {
+    token::Redeem {
+        token: parse("t1"),
+        secret_sha256: KeyFingerprint([7; 32]),
+        key: KeyFingerprint([2; 32]),
+        node: parse("n2"),
+    }
+}
+
+fn a_user(revoked_at: Option<Timestamp>) -> user::User {
+    let (role, key) = (HumanRole::Operator, KeyFingerprint([3; 32]));
+    user::User { role, key, added_at: NOON, added_by: parse("anna"), revoked_at }
+}
+
+fn changes() -> Vec<declare::Change> {
+    let url = notify::Address::Url("https://chat.example/hook".into());
+    let file = notify::Address::File("/etc/mainstay/hook".into());
+    let webhook =
+        |address, allow_private_address| notify::Receiver::Webhook(notify::Webhook { address, allow_private_address });
+    let matcher = notify::Matcher {
+        severity: Some(Severity::Critical),
+        rule: Some(parse("fs.*")),
+        node: Some(parse("db*")),
+        mount: Some(parse("/data")),
+    };
+    let change = Change {
+        warning: Some(parse("10% and 100GiB, or 1GiB of more than 8GiB")),
+        critical: Some(parse("20GiB")),
+        hold: Some(Duration::from_secs(600)),
+        critical_hold: None,
+        clear_margin: Some(parse("2.5%")),
+        clear_hold: Some(Duration::from_millis(1_500)),
+    };
+    let place = Where { node: Some(parse("db*")), mount: None };
+    vec![
+        declare::Change::Receiver(parse("ops"), Some(webhook(url, false))),
+        declare::Change::Receiver(parse("dev"), Some(webhook(file, true))),
+        declare::Change::Route(matcher.clone(), Some([parse("ops")].into())),
+        declare::Change::Rule(RuleId::FsSpace, place, Some(change)),
+        declare::Change::Receiver(parse("old"), None),
+        declare::Change::Route(notify::Matcher::default(), None),
+        declare::Change::Rule(RuleId::FsSpace, Where::default(), None),
+    ]
+}
+
+/// A state with a row in every table.
+fn state() -> State {
+    let mut state = State::founded(Founding {
+        id: parse("c1"),
+        name: "prod".into(),
+        replica: parse("r1"),
+        address: "10.0.0.1:7443".into(),
+    });
+    let mut index = 1;
+    let mut apply = |command| {
+        index += 1;
+        let entry = Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request: None, command };
+        state.apply(index, &entry).unwrap();
+    };
+    apply(Command::Token(token::Command::Create(parse("t1"), token::Token { admitted: BTreeMap::new(), ..a_token() })));
+    apply(Command::Token(token::Command::Redeem(token::Redeem { node: parse("n1"), ..redeem() })));
+    apply(Command::User(user::Command::Add(parse("eve"), a_user(None))));
+    let mut declared = changes();
+    // The routes would lead away from this alert.
+    declared.remove(2);
+    apply(Command::Declare(declare::Declare { changes: declared, expecting: 0 }));
+    let any = notify::Matcher { node: Some(parse("n*")), ..notify::Matcher::default() };
+    let route = declare::Change::Route(any, Some([parse("ops")].into()));
+    apply(Command::Declare(declare::Declare { changes: vec![route], expecting: 5 }));
+    let step = |step| Episode { step, ..episode() };
+    apply(Command::Alert(alert::Command::Pend(Pend { alert: id(), severity: Severity::Critical, space: SPACE })));
+    apply(Command::Alert(alert::Command::Fire(step(0), Severity::Warning, SPACE)));
+    apply(Command::Alert(alert::Command::Resolve(step(1), End::Cleared, None)));
+    let other = AlertId { target: b"/".to_vec(), ..id() };
+    let pend = Pend { alert: other.clone(), severity: Severity::Warning, space: SPACE };
+    apply(Command::Alert(alert::Command::Pend(pend)));
+    apply(Command::Alert(alert::Command::Fire(Episode { alert: other, ..step(0) }, Severity::Warning, SPACE)));
+    let mut claim = notify::Claim { attempt: 1, ..claim() };
+    claim.id.event = Event::Fired;
+    apply(Command::Notify(notify::Command::Claim(claim.clone())));
+    apply(Command::Notify(notify::Command::Delivered(claim)));
+    state
+}
