@@ -113,13 +113,9 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                     let batch = self.gather(first);
                     self.write(batch)?;
                 }
-                Some(Message::CheckpointDone) => {
-                    if let Some(saved) = self.keeping.finish()? {
-                        self.store.adopt(saved)?;
-                    }
-                }
+                Some(Message::CheckpointDone) => self.adopt_checkpoint()?,
                 Some(Message::End) => {
-                    self.keeping.finish()?;
+                    self.adopt_checkpoint()?;
                     return Ok(End::Asked);
                 }
                 None => {}
@@ -254,6 +250,14 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         self.outlets.state.send_replace(Arc::new(self.state.clone()));
         self.outlets.applied.send_replace(self.applied);
         answers.into_iter().for_each(|(proposal, outcome)| proposal.answer(Ok(outcome)));
+    }
+
+    /// Waits for the checkpoint that is under way, if any.
+    fn adopt_checkpoint(&mut self) -> Result<(), WriteError> {
+        match self.keeping.finish()? {
+            Some(saved) => self.store.adopt(saved),
+            None => Ok(()),
+        }
     }
 
     fn make_checkpoint(&mut self, is_full: bool) {
