@@ -38,6 +38,12 @@ fn silence_and_rubbish_are_states_and_delay_nothing() {
     }
     let listing = cluster.mainstay(&["container", "ls"]);
     assert!(is_harmless(&listing.stderr) && listing.stderr.lines().count() >= 4, "{listing:?}");
+    let for_scripts = cluster.mainstay(&["container", "ls", "-o", "json"]);
+    assert_eq!(for_scripts.stdout.trim(), "[]");
+    for (node, _) in expected {
+        let note = format!("containers of {node} are unknown");
+        assert!(for_scripts.stderr.contains(&note), "no containers and not knowing are two things: {for_scripts:?}");
+    }
     let status = cluster.mainstay(&["status"]).done();
     assert!(is_harmless(&status) && status.contains("denied"), "{status:?}");
 }

@@ -44,6 +44,9 @@ impl<R: Row> Listing<R> {
         out::say(&self.text(format, now(), &look)?)?;
         if format.is_for_people() {
             self.remarks().for_each(|remark| out::remark(&remark));
+        } else {
+            // A script, too, must be able to tell that nothing is known from that there is nothing.
+            self.notes.iter().for_each(out::remark);
         }
         Ok(())
     }
