@@ -6,8 +6,8 @@ use crate::{DockerLab, caretaker::Caretaker, docker_lab, machine::Need, shell::s
 
 /// Machines in a Swarm.
 pub const SIZE: usize = 3;
-/// What the machine must have: engines in a Swarm set rules for their networks, whatever they are told.
-pub const NEEDS: [Need; 2] = [docker_lab::NEEDS[1], Need::Tool("iptables")];
+/// What the machine must have besides: engines in a Swarm set rules for their networks, whatever they are told.
+pub const NEEDS: [Need; 1] = [Need::Tool("iptables")];
 
 /// The Swarm; everything ends with this value. The first machine is its manager.
 #[derive(Debug)]
