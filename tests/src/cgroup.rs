@@ -137,3 +137,32 @@ pub fn processes_naming(words: &str) -> Vec<u32> {
     });
     named.filter_map(|process| std::str::from_utf8(process.file_name().as_bytes()).ok()?.parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Daemon, Outcome, docker_lab, machine::has};
+
+    #[test]
+    fn a_group_counts_whoever_ended_and_leaves_nobody_behind() {
+        // Where an engine can be started, groups can be made.
+        if !has(&docker_lab::NEEDS) {
+            return;
+        }
+        let groups = Groups::make("mainstay-groups");
+        let (folder, group) = (groups.folder.clone(), groups.group("one"));
+        assert_eq!(group.cpu(), Duration::ZERO);
+        let mut work = Command::new("/bin/sh");
+        work.args(["-c", "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done"]);
+        drop(Outcome::of(&mut group.command(&work)).done());
+        assert!(group.cpu() > Duration::from_millis(2), "{:?}", group.cpu());
+
+        let mut sleeper = Command::new("/bin/sleep");
+        let _sleeper = Daemon::start("sleep", &mut group.command(sleeper.arg("600")));
+        eventually("it is in the group", Duration::from_secs(10), || {
+            holds(group.pids().len() == 1 && group.pss_bytes() > 0, || format!("{:?}", group.pids()))
+        });
+        drop(groups);
+        assert!(!folder.exists());
+    }
+}
