@@ -172,7 +172,7 @@ mod tests {
             index,
             term: 1,
             at_ms: i64::try_from(index).unwrap() * 1_000,
-            actor: if index % 2 == 0 { "admin/anna".into() } else { "leader".into() },
+            actor: if index.is_multiple_of(2) { "admin/anna".into() } else { "leader".into() },
             from: "10.0.0.1:5".into(),
             action: "token create".into(),
             object: format!("t{index}"),
