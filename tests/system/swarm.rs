@@ -41,7 +41,11 @@ fn a_manager_tells_what_docker_tells_of_its_swarm() {
     containers_name_their_service(&lab, &cluster);
 
     drop(lab.manager().docker(&["node", "promote", "node2"]).done());
-    drop(lab.manager().docker(&["node", "update", "--availability", "drain", "node2"]).done());
+    // The promotion is still on its way: the Swarm refuses what was made of an older version of the node.
+    eventually("the Swarm takes the drain", Duration::from_secs(30), || {
+        let told = lab.manager().docker(&["node", "update", "--availability", "drain", "node2"]);
+        holds(told.code == 0, || told.stderr.clone())
+    });
     swarm_becomes(&cluster, "node2 drains", |swarm| node(swarm, "node2")["availability"] == "drain");
     drop(lab.manager().docker(&["service", "scale", "-d", "web=1"]).done());
     equal_docker(&lab, &cluster);
