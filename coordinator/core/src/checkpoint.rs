@@ -89,6 +89,8 @@ sections! {
     "told" notifications.told;
     "deliveries" notifications.open;
     "finished" notifications.finished;
+    "requests" requests.answered;
+    "requests-by-age" requests.by_age;
 }
 
 /// What is there once only.

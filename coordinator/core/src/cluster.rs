@@ -74,9 +74,10 @@ pub enum Command {
 }
 
 /// What a command brought about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Consequence {
     /// The replica's address is kept.
+    #[n(0)]
     Advertised,
 }
 

@@ -19,7 +19,7 @@ pub struct Entry {
     /// Where the wish came from.
     #[n(2)]
     pub from: Origin,
-    /// The caller's own name for the request, to find it again in the audit.
+    /// The caller's own name for the request: who does not know what came of it sends it again under the same name.
     #[n(3)]
     pub request: Option<String>,
     /// What shall change.
@@ -28,7 +28,7 @@ pub struct Entry {
 }
 
 /// Who wanted something.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum Actor {
     /// A person, and what they may do.
     #[n(0)]

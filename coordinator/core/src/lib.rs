@@ -17,6 +17,7 @@ pub mod node;
 pub mod notify;
 pub mod pattern;
 pub mod plan;
+pub mod request;
 pub mod state;
 pub mod table;
 pub mod token;

@@ -39,12 +39,14 @@ pub enum Command {
 }
 
 /// What else must happen because a command was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Consequence {
     /// The node's labels are these now.
-    Labelled(BTreeMap<String, String>),
+    #[n(0)]
+    Labelled(#[n(0)] BTreeMap<String, String>),
     /// The node is out; its live view goes too.
-    Removed(NodeId),
+    #[n(1)]
+    Removed(#[n(0)] NodeId),
 }
 
 /// Why a command changed nothing.

@@ -1,11 +1,14 @@
 //! What the cluster may never lose, and the one way it changes.
 
 use mainstay_common::Timestamp;
+use minicbor::{Decode, Encode};
 
 use crate::{
     Command, Entry, alert,
     cluster::{self, Cluster, Founding},
-    declare, node, notify, token, user,
+    declare, node, notify,
+    request::{self, Requests},
+    token, user,
 };
 
 /// Everything that decisions made.
@@ -27,27 +30,36 @@ pub struct State {
     pub alerts: alert::Alerts,
     /// Receivers, routes and what is owed.
     pub notifications: notify::Notifications,
+    /// What came of requests that have a name.
+    pub requests: Requests,
     /// Index of the entry that changed declarations last: their revision.
     pub declared_at: u64,
 }
 
-/// What a command brought about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a command brought about. The numbers are the format on disk: never change or re-use one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Consequence {
     /// About the cluster.
-    Cluster(cluster::Consequence),
+    #[n(0)]
+    Cluster(#[n(0)] cluster::Consequence),
     /// About nodes.
-    Node(node::Consequence),
+    #[n(1)]
+    Node(#[n(0)] node::Consequence),
     /// About tokens.
-    Token(token::Consequence),
+    #[n(2)]
+    Token(#[n(0)] token::Consequence),
     /// About users.
-    User(user::Consequence),
+    #[n(3)]
+    User(#[n(0)] user::Consequence),
     /// About alerts.
-    Alert(alert::Consequence),
+    #[n(4)]
+    Alert(#[n(0)] alert::Consequence),
     /// About notifications.
-    Notify(notify::Consequence),
+    #[n(5)]
+    Notify(#[n(0)] notify::Consequence),
     /// Declarations are in force; the new revision.
-    Declared(u64),
+    #[n(6)]
+    Declared(#[n(0)] u64),
 }
 
 /// Why a command changed nothing. The same on every replica.
@@ -74,6 +86,9 @@ pub enum Rejected {
     /// About declarations.
     #[error(transparent)]
     Declare(#[from] declare::Rejected),
+    /// About the request's name.
+    #[error(transparent)]
+    Request(#[from] request::Rejected),
 }
 
 impl State {
@@ -87,15 +102,26 @@ impl State {
             users: user::Users::default(),
             alerts: alert::Alerts::default(),
             notifications: notify::Notifications::default(),
+            requests: Requests::default(),
             declared_at: 0,
         }
     }
 
-    /// Applies the committed entry of that index. Refused commands change nothing.
+    /// Applies the committed entry of that index. Refused commands change nothing. A request that was answered already
+    /// gets the same answer again, and changes nothing either.
     ///
     /// # Errors
     /// [`Rejected`] says why nothing changed.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Result<Consequence, Rejected> {
+        if let Some(answer) = self.requests.answer(entry)? {
+            return Ok(answer);
+        }
+        let consequence = self.command(index, entry)?;
+        self.requests.keep(entry, &consequence);
+        Ok(consequence)
+    }
+
+    fn command(&mut self, index: u64, entry: &Entry) -> Result<Consequence, Rejected> {
         let at = entry.at;
         match &entry.command {
             Command::Cluster(command) => Ok(Consequence::Cluster(self.cluster.apply(command)?)),

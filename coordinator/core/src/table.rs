@@ -77,6 +77,12 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         })
     }
 
+    /// The first row.
+    #[must_use]
+    pub fn first(&self) -> Option<(&K, &V)> {
+        self.0.get_min().map(|(key, value)| (key, value))
+    }
+
     /// The last row.
     #[must_use]
     pub fn last(&self) -> Option<(&K, &V)> {

@@ -91,13 +91,16 @@ pub struct Redeem {
 }
 
 /// What else must happen because a command was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Consequence {
     /// The token is in the table.
+    #[n(0)]
     Created,
     /// This node belongs to the cluster from now on, with this key.
-    Admitted(NodeId, KeyFingerprint),
+    #[n(1)]
+    Admitted(#[n(0)] NodeId, #[n(1)] KeyFingerprint),
     /// The token admits nobody any more.
+    #[n(2)]
     Revoked,
 }
 

@@ -40,12 +40,14 @@ pub enum Command {
 }
 
 /// What else must happen because a command was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Consequence {
     /// The person may come in.
+    #[n(0)]
     Added,
     /// The person is out.
-    Revoked(UserName),
+    #[n(1)]
+    Revoked(#[n(0)] UserName),
 }
 
 /// Why a command changed nothing.

@@ -231,9 +231,11 @@ fn state() -> State {
         address: "10.0.0.1:7443".into(),
     });
     let mut index = 1;
-    let mut apply = |command| {
+    let mut apply = |command: Command| {
         index += 1;
-        let entry = Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request: None, command };
+        // An answer of each kind is kept.
+        let request = Some(format!("q{index}"));
+        let entry = Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request, command };
         state.apply(index, &entry).unwrap();
     };
     apply(Command::Token(token::Command::Create(parse("t1"), token::Token { admitted: BTreeMap::new(), ..a_token() })));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::codec::fnv1a;
+
 /// After the first failure.
 const FIRST: Duration = Duration::from_secs(1);
 /// At most.
@@ -13,11 +15,6 @@ pub(super) fn wait(name: &str, failures: u32) -> Duration {
     let whole = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST);
     let half = u64::try_from(whole.as_millis() / 2).unwrap_or(u64::MAX);
     Duration::from_millis(half + fnv1a(format!("{name}#{failures}").as_bytes()) % (half + 1))
-}
-
-/// FNV-1a, 64 bits (draft-eastlake-fnv): the same in every version.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -34,8 +31,6 @@ mod tests {
 
     #[test]
     fn chance_is_the_same_everywhere_and_not_for_all() {
-        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
         assert_ne!(wait("a", 9), wait("b", 9));
         assert_eq!(wait("a", 9), wait("a", 9));
     }

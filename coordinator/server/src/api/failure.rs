@@ -1,7 +1,7 @@
 //! What callers are told: gRPC codes are chosen here and nowhere else. A message is three lines: what, why, what to try.
 
 use mainstay_common::{InvalidName, NodeId, UserName, process::config::nearest};
-use mainstay_core::{Rejected, State, declare, node, notify, token, user};
+use mainstay_core::{Rejected, State, declare, node, notify, request, token, user};
 use tonic::{Code, Status};
 
 use crate::{identity::Unsigned, log::ProposeError, raft};
@@ -205,6 +205,12 @@ fn refused(rejected: &Rejected, state: &State) -> Status {
         Rejected::Declare(declare::Rejected::Revision { .. }) => declarations_changed(&what),
         Rejected::Declare(declare::Rejected::Contradiction(_)) => {
             declaration("", "declarations contradict each other", &what)
+        }
+        Rejected::Request(request::Rejected::Reused(_) | request::Rejected::Name) => {
+            refuse(Code::InvalidArgument, "a request's name is for one request", "another name")
+        }
+        Rejected::Request(request::Rejected::TooMany(_)) => {
+            refuse(Code::ResourceExhausted, "answers are remembered for a day", "wait, or ask without a name")
         }
         Rejected::User(user::Rejected::LastAdmin(_)) => refuse(
             Code::FailedPrecondition,
