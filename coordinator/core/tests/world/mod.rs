@@ -172,6 +172,8 @@ impl World {
     }
 
     fn send(&mut self, send: Send) {
+        // An attempt ends within seconds, and another is made after a minute at the earliest.
+        self.hanging.retain(|before| before.claim.id != send.claim.id);
         self.done.push(format!("send {} {:?}", send.claim.id.receiver, send.message.summary));
         match self.manners.get(&send.claim.id.receiver).copied().unwrap_or_default() {
             Manner::Takes => self.take(send),
