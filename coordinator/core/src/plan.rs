@@ -163,6 +163,29 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_that_passes_between_two_sweeps_is_noticed() {
+        let (mut state, mut live) = (state(), LiveView::new(NOON));
+        let id: NodeId = "n1".parse().unwrap();
+        state.nodes.admit(NOON, &id, KeyFingerprint([0; 32]));
+        live.observe(&id, full(), NOON);
+        let mut planner = Planner::new(Leading { fence: Fence { generation: 1, term: 1 }, since: NOON });
+        let mut turn = |seconds| {
+            let now = NOON.plus(Duration::from_secs(seconds));
+            let effects = plan(&state, &live, &mut planner, now);
+            for effect in &effects {
+                let Effect::Propose(Command::Alert(command)) = effect else { panic!("{effect:?}") };
+                state.alerts.apply(now, command).unwrap();
+            }
+            effects
+        };
+        assert_eq!(turn(0).len(), 1);
+        assert_eq!(turn(0).len(), 0);
+        // The sweep of 70 s is the last before the lease of 90 s is over.
+        assert_eq!((turn(70).len(), turn(89).len()), (0, 0));
+        assert!(matches!(turn(90)[..], [Effect::Propose(Command::Alert(alert::Command::Unknown(_)))]));
+    }
+
+    #[test]
     fn nothing_new_costs_no_look() {
         let (mut state, mut live) = (state(), LiveView::new(NOON));
         let id: NodeId = "n1".parse().unwrap();
@@ -174,6 +197,13 @@ mod tests {
         live.observe(&id, full(), NOON);
         planner.notice(&state, &live, NOON);
         assert_eq!(planner.unsettled.iter().collect::<Vec<_>>(), [&id]);
+        planner.unsettled.clear();
+        let alert = alert::AlertId { node: id.clone(), rule: alert::RuleId::FsSpace, target: b"/".to_vec() };
+        let space = alert::Space { used: 99, available: 1 };
+        let severity = mainstay_common::state::Severity::Warning;
+        state.alerts.apply(NOON, &alert::Command::Pend(alert::Pend { alert, severity, space })).unwrap();
+        planner.notice(&state, &live, NOON);
+        assert_eq!(planner.unsettled.len(), 1, "somebody else changed its alerts");
         planner.unsettled.clear();
         planner.notice(&state, &live, NOON.plus(SWEEP_EVERY));
         assert_eq!(planner.unsettled.len(), 1, "everything is looked at every 30 s");
