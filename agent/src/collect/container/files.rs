@@ -26,10 +26,12 @@ pub(super) enum File {
 }
 
 impl File {
-    /// Those that are read every time.
-    pub(super) const QUICK: [Self; 4] = [Self::Cpu, Self::Memory, Self::MemoryStat, Self::Io];
+    /// Those that are read every time: a container that changes in neither did nothing.
+    pub(super) const TELLING: &[Self] = &[Self::Cpu, Self::Memory];
+    /// Those that change only with what the container does. The kernel takes long to write `memory.stat`.
+    pub(super) const DEPENDENT: &[Self] = &[Self::MemoryStat, Self::Io];
     /// Those that are read once a minute.
-    pub(super) const SLOW: [Self; 4] = [Self::Throttled, Self::Limit, Self::Oom, Self::Pids];
+    pub(super) const SLOW: &[Self] = &[Self::Throttled, Self::Limit, Self::Oom, Self::Pids];
 
     /// Who keeps it.
     pub(super) fn controller(self) -> Controller {
@@ -122,6 +124,22 @@ impl Usage {
             }
         }
         (self.received_bytes, self.transmitted_bytes) = (Some(received), Some(transmitted));
+    }
+
+    /// True where both say that the container did nothing between them.
+    pub(super) fn is_idle_since(&self, before: &Self) -> bool {
+        let telling = |usage: &Self| usage.cpu_seconds.zip(usage.memory_bytes);
+        telling(self).is_some() && telling(self) == telling(before)
+    }
+
+    /// Takes over from `before` what only a container that does something changes.
+    pub(super) fn with_dependent(self, before: &Self) -> Self {
+        Self {
+            inactive_bytes: before.inactive_bytes,
+            block_read_bytes: before.block_read_bytes,
+            block_written_bytes: before.block_written_bytes,
+            ..self
+        }
     }
 
     /// Takes over from `slow` what is read more rarely.
