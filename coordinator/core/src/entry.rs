@@ -171,8 +171,8 @@ impl Command {
         }
     }
 
-    /// Whether it is taken even when the disk is nearly full: what ends something, shuts somebody out or records what
-    /// has happened already. Everything else can wait until there is room.
+    /// Whether it is taken even when the disk is nearly full: what shuts somebody out, what warns, and what records what
+    /// has happened already. A coordinator that runs full must be able to say so; everything else can wait for room.
     #[must_use]
     pub fn is_essential(&self) -> bool {
         match self {
@@ -180,11 +180,8 @@ impl Command {
             Self::Token(command) => matches!(command, token::Command::Revoke(..)),
             // Root's way in must stay open, or nobody could make room.
             Self::User(command) => matches!(command, user::Command::Revoke(..) | user::Command::Reissue(..)),
-            Self::Alert(command) => matches!(command, alert::Command::Resolve(..) | alert::Command::Drop(..)),
-            Self::Notify(command) => matches!(
-                command,
-                notify::Command::Delivered(..) | notify::Command::Again(..) | notify::Command::GiveUp(..)
-            ),
+            Self::Alert(_) => true,
+            Self::Notify(command) => !matches!(command, notify::Command::Test(..)),
             Self::Cluster(_) | Self::Declare(_) => false,
         }
     }

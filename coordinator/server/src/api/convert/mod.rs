@@ -275,7 +275,7 @@ fn lists(readings: &Readings) -> Option<pb::Readings> {
 
 #[cfg(test)]
 mod tests {
-    use mainstay_common::state::{RcState, SwarmState};
+    use mainstay_common::state::{NodeState, RcState, SwarmState};
     use mainstay_core::live::Rclone;
     use prost::Message as _;
 
