@@ -25,6 +25,8 @@ pub struct Cluster {
     pub listen: String,
     /// Where it serves `/metrics`.
     pub http: String,
+    /// The coordinator's data directory.
+    data: PathBuf,
     folder: TempDir,
 }
 
@@ -36,9 +38,24 @@ impl Cluster {
     #[must_use]
     pub fn found() -> Self {
         let folder = tempfile::Builder::new().prefix("mainstay-").tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let data = folder.path().join("coordinator");
+        Self::found_in(folder, data)
+    }
+
+    /// The same with the coordinator's data elsewhere.
+    ///
+    /// # Panics
+    /// Where either fails.
+    #[must_use]
+    pub fn found_on(data: PathBuf) -> Self {
+        let folder = tempfile::Builder::new().prefix("mainstay-").tempdir().unwrap_or_else(|e| panic!("{e}"));
+        Self::found_in(folder, data)
+    }
+
+    fn found_in(folder: TempDir, data: PathBuf) -> Self {
         let address = || format!("127.0.0.1:{}", free_port());
         let mut cluster =
-            Self { agents: BTreeMap::new(), coordinator: None, listen: address(), http: address(), folder };
+            Self { agents: BTreeMap::new(), coordinator: None, listen: address(), http: address(), data, folder };
         let data = cluster.coordinator_folder();
         let mut init = Program::Coordinator.command();
         init.arg("init").arg("--data-dir").arg(&data).args(["--cluster", "lab", "--advertise", &cluster.listen]);
@@ -57,7 +74,7 @@ impl Cluster {
     /// The coordinator's data directory.
     #[must_use]
     pub fn coordinator_folder(&self) -> PathBuf {
-        self.folder.path().join("coordinator")
+        self.data.clone()
     }
 
     /// An agent's data directory.
@@ -190,6 +207,15 @@ impl Cluster {
     /// Where it does not run.
     pub fn agent(&mut self, name: &str) -> &mut Daemon {
         self.agents.get_mut(name).unwrap_or_else(|| panic!("agent {name} does not run"))
+    }
+
+    /// Sends a running agent a signal.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn agent_signal(&self, name: &str, signal: rustix::process::Signal) {
+        let agent = self.agents.get(name).unwrap_or_else(|| panic!("agent {name} does not run"));
+        agent.signal(signal);
     }
 
     /// Takes an agent out, to stop or to kill it.
