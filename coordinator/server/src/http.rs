@@ -65,6 +65,10 @@ fn metrics(shared: &Shared, refusals: &Refusals, census: Census) -> String {
     for (refusal, count) in refusals.read() {
         out.add(&m::COORDINATOR_REFUSALS_TOTAL, &[("reason", refusal.as_str().as_bytes())], count as f64);
     }
+    for (limit, count) in counts.cuts() {
+        out.add(&m::COORDINATOR_CUT_TOTAL, &[("what", limit.as_str().as_bytes())], count as f64);
+    }
+    out.add(&m::COORDINATOR_VIEW_BYTES, &[], shared.view.sessions.view_bytes() as f64);
     let replica = shared.log.replica().as_str().as_bytes();
     out.add(&m::COORDINATOR_INFO, &[("version", VERSION.as_bytes()), ("replica", replica)], 1.0);
     out.render()

@@ -17,6 +17,7 @@ pub mod receivers;
 mod run;
 
 pub use config::ServeConfig;
+pub use ingest::sample_of;
 pub use init::{InitConfig, init};
 pub use log::holds_cluster;
 pub use run::{Started, run};

@@ -93,6 +93,7 @@ pub async fn run(
         addresses: addresses_told,
         data_dir: dir.path().into(),
     };
+    shared.view.sessions.expect(log.read().nodes.members().count());
     let refusals = Arc::new(Refusals::default());
     let gate = Gate {
         listener,
@@ -121,11 +122,14 @@ pub async fn run(
 
     let health = health().await.max_decoding_message_size(MAX_PROBE_BYTES);
     let router = gate::server()
-        .layer(AuthoriseLayer::new(log.clone(), refusals))
+        .layer(AuthoriseLayer::new(log.clone(), Arc::clone(&refusals)))
         .add_service(health)
         .add_service(
-            pb::agent_server::AgentServer::new(AgentService(shared.clone()))
-                .max_decoding_message_size(MAX_SAMPLE_BYTES),
+            pb::agent_server::AgentServer::new(AgentService {
+                shared: shared.clone(),
+                refusals: Arc::clone(&refusals),
+            })
+            .max_decoding_message_size(MAX_SAMPLE_BYTES),
         )
         .add_service(
             pb::enrol_server::EnrolServer::new(EnrolService(shared.clone()))

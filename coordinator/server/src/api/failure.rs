@@ -1,5 +1,7 @@
 //! What callers are told: gRPC codes are chosen here and nowhere else. A message is three lines: what, why, what to try.
 
+use std::{net::SocketAddr, time::Duration};
+
 use mainstay_common::{InvalidName, NodeId, UserName, process::config::nearest};
 use mainstay_core::{Rejected, State, declare, node, notify, request, token, user};
 use tonic::{Code, Status};
@@ -56,6 +58,26 @@ pub(crate) fn node_unknown_here(id: &NodeId) -> Status {
         format!("node {id} is not known here yet"),
         "this replica has no record of it",
         "wait, or enroll again",
+    )
+}
+
+/// A session whose place a newer one took.
+pub(crate) fn superseded(id: &NodeId, by: SocketAddr) -> Status {
+    status(
+        Code::Aborted,
+        "a newer session took this one's place",
+        format!("identity used from 2 addresses: node {id} speaks from {by} now"),
+        format!("where that is another machine: mainstay node rm {id}, and enroll each under a name of its own"),
+    )
+}
+
+/// A session that would take another one's place once too often.
+pub(crate) fn contested(id: &NodeId, by: SocketAddr, wait: Duration) -> Status {
+    status(
+        Code::Unavailable,
+        "another session has this one's place",
+        format!("identity used from 2 addresses: node {id} speaks from {by}, and places were taken too often"),
+        format!("in {} again; where that is another machine: mainstay node rm {id}", mainstay_common::time::span(wait)),
     )
 }
 

@@ -1,9 +1,15 @@
 //! Samples in: one task owns the live view, sessions bring what agents send.
 
 mod convert;
+mod limits;
+mod scissors;
 mod session;
+mod sessions;
+mod share;
 
+pub(crate) use limits::Limit;
 pub(crate) use session::AgentService;
+pub(crate) use sessions::Sessions;
 
 use std::{
     sync::{
@@ -18,7 +24,11 @@ use mainstay_common::{
     process::{now, shutdown::CancellationToken},
 };
 use mainstay_core::live::{Hello, LiveView, Sample, swarm_reporters};
+use mainstay_proto::v1 as pb;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
+
+use limits::Cuts;
 
 /// How often the reporter of each Swarm is chosen anew.
 const REPORTERS_EVERY: Duration = Duration::from_secs(5);
@@ -35,9 +45,21 @@ pub(crate) struct Counts {
     pub(crate) sessions: AtomicU64,
     pub(crate) samples: AtomicU64,
     pub(crate) bytes: AtomicU64,
+    cuts: [AtomicU64; Limit::ALL.len()],
 }
 
 impl Counts {
+    fn cut(&self, cuts: &Cuts) {
+        for (limit, count) in cuts.met() {
+            self.cuts[limit as usize].fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// How often each limit was met.
+    pub(crate) fn cuts(&self) -> impl Iterator<Item = (Limit, u64)> + '_ {
+        Limit::ALL.iter().map(|limit| (*limit, self.cuts[*limit as usize].load(Ordering::Relaxed)))
+    }
+
     fn sample(&self, bytes: usize) {
         self.samples.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -51,6 +73,20 @@ pub(crate) struct View {
     live: watch::Receiver<Arc<LiveView>>,
     reporters: watch::Receiver<Arc<Vec<NodeId>>>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+/// What a session makes of one message: the sample in core's words, within every limit of a first one.
+///
+/// # Errors
+/// Where the bytes are no report.
+pub fn sample_of(message: &[u8]) -> Result<Option<Sample>, prost::DecodeError> {
+    let Some(pb::report::Report::Sample(sent)) = pb::Report::decode(message)?.report else { return Ok(None) };
+    let (mut sample, mut cuts) = convert::sample(sent);
+    let mut share = share::Share::default();
+    share.admit(&mut sample, &mut cuts);
+    share.complain(&mut sample, &cuts, std::time::Instant::now());
+    Ok(Some(sample))
 }
 
 impl View {
@@ -60,7 +96,7 @@ impl View {
         let empty = LiveView::new(now());
         let (publish, live) = watch::channel(Arc::new(empty.clone()));
         let (choose, reporters) = watch::channel(Arc::default());
-        let view = Self { observations, live, reporters, counts: Arc::default() };
+        let view = Self { observations, live, reporters, counts: Arc::default(), sessions: Arc::default() };
         (view, own(empty, queue, publish, choose, stop))
     }
 
@@ -76,6 +112,7 @@ impl View {
 
     /// Forgets a node that was removed.
     pub(crate) async fn forget(&self, node: NodeId) {
+        self.sessions.forget(&node);
         self.send(Observation::Forget(node)).await;
     }
 

@@ -1,19 +1,26 @@
 //! One agent's stream.
 
-use std::{pin::Pin, sync::atomic::Ordering, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
-use mainstay_common::{NodeId, identity::Subject, process::now};
+use mainstay_common::{NodeId, identity::Subject, process::now, text::Shown};
 use mainstay_core::{KeyFingerprint, node};
 use mainstay_proto::v1::{self as pb, instruction, report};
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Observation, convert};
+use super::{
+    Limit, Observation, convert,
+    sessions::{Begun, Origin},
+};
 use crate::{
     api::{Shared, caller, failure},
-    gate::Caller,
+    gate::{Caller, Peer, Refusal, Refusals},
     identity,
 };
 
@@ -21,7 +28,10 @@ use crate::{
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
 /// `Agent`.
-pub(crate) struct AgentService(pub(crate) Shared);
+pub(crate) struct AgentService {
+    pub(crate) shared: Shared,
+    pub(crate) refusals: Arc<Refusals>,
+}
 
 type Instructions = Pin<Box<dyn tokio_stream::Stream<Item = Result<pb::Instruction, Status>> + Send>>;
 
@@ -31,6 +41,8 @@ impl pb::agent_server::Agent for AgentService {
 
     async fn session(&self, request: Request<Streaming<pb::Report>>) -> Result<Response<Instructions>, Status> {
         let (node, key) = agent(&request)?;
+        let address = request.extensions().get::<Peer>().map(|peer| peer.address);
+        let address = address.ok_or_else(|| Status::internal("the gate named no peer"))?;
         let mut reports = request.into_inner();
         let first = tokio::time::timeout(HELLO_LIMIT, reports.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no Hello came"))??;
@@ -38,12 +50,13 @@ impl pb::agent_server::Agent for AgentService {
             return Err(Status::invalid_argument("a session begins with a Hello"));
         };
         let sent_at = mainstay_common::Timestamp(hello.sent_at_ms);
-        let version = convert::text(&hello.version);
-        self.0.view.send(Observation::Hello(node.clone(), convert::hello(&hello), sent_at)).await;
-        tracing::info!(%node, version, "agent connected");
+        let hello = convert::hello(hello);
+        let begun = self.begin(&node, &Origin { address, boot_id: hello.boot_id.clone() })?;
+        tracing::info!(%node, version = %Shown::new(&hello.version), "agent connected");
+        self.shared.view.send(Observation::Hello(node.clone(), hello, sent_at)).await;
 
         let (instructions, answer) = mpsc::channel(4);
-        let session = Session { shared: self.0.clone(), node, key, instructions };
+        let session = Session { shared: self.shared.clone(), node, key, begun, instructions, paused: None };
         tokio::spawn(session.run(reports));
         Ok(Response::new(Box::pin(ReceiverStream::new(answer))))
     }
@@ -55,10 +68,36 @@ impl pb::agent_server::Agent for AgentService {
         if signing.key() != key {
             return Err(failure::renewal_key());
         }
-        let certificate = self.0.ca.sign_client(&signing, Subject::Agent(node.clone()), now());
+        let certificate = self.shared.ca.sign_client(&signing, Subject::Agent(node.clone()), now());
         let certificate = certificate.map_err(|error| failure::unsigned(&error))?;
         tracing::info!(%node, "certificate renewed");
         Ok(Response::new(pb::AgentRenewResponse { certificate }))
+    }
+}
+
+impl AgentService {
+    /// The newest session of a node is the one that counts.
+    fn begin(&self, node: &NodeId, origin: &Origin) -> Result<Begun, Status> {
+        let refuse = |address, why: &str| {
+            self.refusals.refuse(Refusal::Superseded, address, &Subject::Agent(node.clone()).to_string(), why);
+        };
+        match self.shared.view.sessions.begin(node, origin, Instant::now().into_std()) {
+            Ok(begun) => {
+                if let Some(before) = &begun.replaces {
+                    let place = if before.is_one_machine(origin) {
+                        "the same machine began anew before its last session had ended"
+                    } else {
+                        "identity used from 2 addresses: the newer is"
+                    };
+                    refuse(before.address, &format!("{place} {}", origin.address));
+                }
+                Ok(begun)
+            }
+            Err(contested) => {
+                refuse(origin.address, &format!("identity used from 2 addresses: {} speaks", contested.by.address));
+                Err(failure::contested(node, contested.by.address, contested.wait))
+            }
+        }
     }
 }
 
@@ -73,15 +112,19 @@ struct Session {
     shared: Shared,
     node: NodeId,
     key: KeyFingerprint,
+    begun: Begun,
     instructions: mpsc::Sender<Result<pb::Instruction, Status>>,
+    /// Until when the node has sent enough.
+    paused: Option<Instant>,
 }
 
 impl Session {
-    async fn run(self, reports: Streaming<pb::Report>) {
-        let counts = std::sync::Arc::clone(&self.shared.view.counts);
+    async fn run(mut self, reports: Streaming<pb::Report>) {
+        let counts = Arc::clone(&self.shared.view.counts);
         counts.sessions.fetch_add(1, Ordering::Relaxed);
         let end = self.serve(reports).await;
         counts.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.shared.view.sessions.end(&self.node, &self.begun);
         match end {
             Ok(()) => tracing::info!(node = %self.node, "agent disconnected"),
             Err(status) => {
@@ -92,21 +135,34 @@ impl Session {
         }
     }
 
-    async fn serve(&self, mut reports: Streaming<pb::Report>) -> Result<(), Status> {
+    async fn serve(&mut self, mut reports: Streaming<pb::Report>) -> Result<(), Status> {
         self.instruct(instruction::Instruction::Welcome(self.welcome())).await;
         let (mut state, mut reporters) = (self.shared.log.watch(), self.shared.view.reporters.clone());
         // An agent reports its Swarm only when told to.
         let mut reports_swarm = false;
         reporters.mark_changed();
         loop {
+            let pause = async |until: Option<Instant>| match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            };
             tokio::select! {
-                report = reports.message() => match report {
+                report = reports.message(), if self.paused.is_none() => match report {
                     Ok(Some(report)) => self.take(report).await?,
                     Ok(None) => return Ok(()),
                     // A connection that was cut is an end like any other.
                     Err(status) if status.code() == tonic::Code::OutOfRange => return Err(status),
                     Err(_) => return Ok(()),
                 },
+                () = pause(self.paused) => self.paused = None,
+                by = &mut self.begun.replaced => {
+                    // Without a word, the node was removed: the state says so.
+                    if let Ok(by) = by {
+                        return Err(failure::superseded(&self.node, by.address));
+                    }
+                    self.check(&self.shared.log.read())?;
+                    return Ok(());
+                }
                 changed = state.changed() => {
                     changed.map_err(|_| Status::unavailable("the replica is ending"))?;
                     self.check(&state.borrow_and_update())?;
@@ -123,13 +179,30 @@ impl Session {
         }
     }
 
-    async fn take(&self, report: pb::Report) -> Result<(), Status> {
+    async fn take(&mut self, report: pb::Report) -> Result<(), Status> {
         let bytes = report.encoded_len();
         match report.report {
             Some(report::Report::Sample(sample)) => {
-                self.shared.view.counts.sample(bytes);
-                let sample = Box::new(convert::sample(sample));
-                self.shared.view.send(Observation::Sample(self.node.clone(), sample)).await;
+                let counts = &self.shared.view.counts;
+                counts.sample(bytes);
+                let (mut sample, mut cuts) = convert::sample(sample);
+                let now = Instant::now();
+                let fresh = {
+                    let mut share = self.begun.share.lock().unwrap_or_else(PoisonError::into_inner);
+                    // What comes too fast waits in the agent, which sends what is newer once there is room.
+                    let wait = share.pay(bytes, now.into_std());
+                    if !wait.is_zero() {
+                        cuts.add(Limit::Pace, 1);
+                        self.paused = Some(now + wait);
+                    }
+                    share.admit(&mut sample, &mut cuts);
+                    share.complain(&mut sample, &cuts, now.into_std())
+                };
+                counts.cut(&cuts);
+                for limit in fresh {
+                    tracing::warn!(node = %self.node, limit = limit.as_str(), "{}", limit.sentence());
+                }
+                self.shared.view.send(Observation::Sample(self.node.clone(), Box::new(sample))).await;
                 Ok(())
             }
             Some(report::Report::Hello(_)) => Err(Status::invalid_argument("a session has one Hello")),
@@ -149,14 +222,12 @@ impl Session {
     }
 
     fn welcome(&self) -> pb::Welcome {
-        let sessions = self.shared.view.counts.sessions.load(Ordering::Relaxed);
         pb::Welcome {
             cluster: self.shared.cluster.to_string(),
             replica: self.shared.log.replica().to_string(),
             sent_at_ms: now().0,
             addresses: self.shared.addresses.to_vec(),
-            // 500 agents come back each second, and nobody waits for less than 2 s of spread.
-            spread_ms: (sessions * 2).max(2_000),
+            spread_ms: u64::try_from(self.shared.view.sessions.spread().as_millis()).unwrap_or(u64::MAX),
         }
     }
 
