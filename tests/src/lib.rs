@@ -1,5 +1,6 @@
 //! What stories about the whole are told with: real programs, real engines, real mounts, and patience with a deadline.
 
+pub mod caller;
 pub mod caretaker;
 pub mod cgroup;
 pub mod cluster;
@@ -7,8 +8,10 @@ pub mod daemon;
 pub mod disk_lab;
 pub mod docker_lab;
 pub mod fake_engine;
+pub mod forger;
 pub mod held;
 pub mod machine;
+pub mod metrics;
 pub mod mount_space;
 pub mod outcome;
 pub mod program;

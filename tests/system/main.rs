@@ -12,3 +12,4 @@ mod mounts;
 mod set_up;
 mod swarm;
 mod volumes;
+mod who_may_enter;

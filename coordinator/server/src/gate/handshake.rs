@@ -8,7 +8,7 @@ use std::{
 };
 
 use mainstay_common::{
-    ClusterId,
+    ClusterId, Timestamp,
     process::tls::{Certificate, Credentials, provider},
 };
 use mainstay_core::KeyFingerprint;
@@ -17,7 +17,7 @@ use rustls::{
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Refusal, doorkeeper::Shown, limits::HANDSHAKE_BYTES};
@@ -73,10 +73,25 @@ pub(super) fn identity(der: &[u8], cluster: &ClusterId) -> Result<Shown, (Refusa
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other error speaks for itself")]
 pub(super) fn failed(error: &io::Error) -> (Refusal, String) {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let moment = |time: UnixTime| Timestamp(i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000));
+    if let Some(rustls::Error::InvalidCertificate(bad)) = tls {
+        match bad {
+            CertificateError::ExpiredContext { time, not_after } => {
+                let (here, end) = (moment(*time), moment(*not_after));
+                return (Refusal::Expired, format!("the certificate ran out at {end}; this replica's clock: {here}"));
+            }
+            CertificateError::NotValidYetContext { time, not_before } => {
+                let (here, begin) = (moment(*time), moment(*not_before));
+                let why = format!("the certificate counts from {begin}; this replica's clock: {here}");
+                return (Refusal::NotYetValid, why);
+            }
+            _ => {}
+        }
+    }
     let refusal = match tls {
         Some(rustls::Error::InvalidCertificate(bad)) => match bad {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Refusal::Expired,
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Refusal::NotYetValid,
+            CertificateError::Expired => Refusal::Expired,
+            CertificateError::NotValidYet => Refusal::NotYetValid,
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Refusal::OtherCa,
             _ => Refusal::Identity,
         },
