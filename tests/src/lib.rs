@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod disk_lab;
 pub mod docker_lab;
 pub mod fake_engine;
+pub mod fake_nodes;
 pub mod forger;
 pub mod held;
 pub mod machine;

@@ -10,6 +10,7 @@ mod disks;
 mod hostile_engine;
 mod mounts;
 mod set_up;
+mod shares;
 mod swarm;
 mod volumes;
 mod who_may_enter;
