@@ -12,6 +12,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
+    let mut config = tonic_prost_build::Config::new();
+    // The codec looks a message's shape up by its name.
+    config.enable_type_names();
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .codec_path("crate::codec::Codec")
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

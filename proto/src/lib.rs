@@ -3,6 +3,9 @@
 //! The `.proto` files are the documentation. They change by addition only: a test compares them with a golden
 //! descriptor and fails when a field is renumbered, retyped or removed.
 
+mod codec;
+pub mod unfold;
+
 /// Version 1 of the wire.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated; the protos document it")]
 pub mod v1 {

@@ -61,6 +61,16 @@ pub(crate) fn node_unknown_here(id: &NodeId) -> Status {
     )
 }
 
+/// A session that begins while others of the same node still do.
+pub(crate) fn too_many_hellos(id: &NodeId) -> Status {
+    status(
+        Code::ResourceExhausted,
+        "too many sessions begin at once",
+        format!("other calls of node {id} have not said their Hello yet"),
+        "wait a moment; where another machine has the same identity: mainstay node ls",
+    )
+}
+
 /// A session whose place a newer one took.
 pub(crate) fn superseded(id: &NodeId, by: SocketAddr) -> Status {
     status(

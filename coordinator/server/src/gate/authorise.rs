@@ -7,14 +7,19 @@ use std::{
 
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
+use http_body_util::Limited;
 use mainstay_common::identity::{HumanRole, Subject};
 use mainstay_core::{KeyFingerprint, State, node};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Caller, Peer, Refusal, Refusals};
+use super::{Caller, Peer, Refusal, Refusals, limits::CALL_BYTES};
 use crate::{api::failure, log::Log};
+
+/// The one call whose messages are large, and never end. One service has one limit for its messages: without this,
+/// every other call of an agent could hold as much.
+const SESSION: &str = "/mainstay.v1.Agent/Session";
 
 /// Whom a service serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +136,9 @@ where
         match admit(request.uri().path(), peer, &self.layer.log.read()) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
+                if request.uri().path() != SESSION {
+                    request = request.map(|body| Body::new(Limited::new(body, CALL_BYTES)));
+                }
                 Either::Left(self.inner.call(request))
             }
             Err((refusal, status)) => {

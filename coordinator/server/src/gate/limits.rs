@@ -47,6 +47,11 @@ pub(super) const BACKLOG: i32 = 4_096;
 /// Descriptors for everything else: files, `/metrics`, replicas, sockets.
 const OTHER_DESCRIPTORS: usize = 192;
 
+/// Streams of one connection: an agent needs two, a person's screen a handful.
+const STREAMS: u32 = 16;
+/// Bytes of a call's request that is no long stream of an agent: a signing request, a question.
+pub(super) const CALL_BYTES: usize = 64 * 1024;
+
 /// How many connections of each kind there may be: one budget never eats another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
@@ -85,8 +90,9 @@ impl Budget {
 /// tonic's server with every limit set. A test reads the SETTINGS frame.
 pub(crate) fn server() -> Server {
     Server::builder()
-        .max_concurrent_streams(64)
-        .concurrency_limit_per_connection(32)
+        .max_concurrent_streams(STREAMS)
+        // As many as there may be streams: whoever keeps to the settings is never shed.
+        .concurrency_limit_per_connection(STREAMS as usize)
         .load_shed(true)
         // Until the head of an answer: a session answers its Hello, and lives on.
         .timeout(Duration::from_secs(30))

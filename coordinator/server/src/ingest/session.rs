@@ -44,6 +44,7 @@ impl pb::agent_server::Agent for AgentService {
         let address = request.extensions().get::<Peer>().map(|peer| peer.address);
         let address = address.ok_or_else(|| Status::internal("the gate named no peer"))?;
         let mut reports = request.into_inner();
+        let knock = self.shared.view.sessions.knock(&node).ok_or_else(|| failure::too_many_hellos(&node))?;
         let first = tokio::time::timeout(HELLO_LIMIT, reports.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no Hello came"))??;
         let Some(pb::Report { report: Some(report::Report::Hello(hello)) }) = first else {
@@ -51,6 +52,7 @@ impl pb::agent_server::Agent for AgentService {
         };
         let sent_at = mainstay_common::Timestamp(hello.sent_at_ms);
         let hello = convert::hello(hello);
+        drop(knock);
         let begun = self.begin(&node, &Origin { address, boot_id: hello.boot_id.clone() })?;
         tracing::info!(%node, version = %Shown::new(&hello.version), "agent connected");
         self.shared.view.send(Observation::Hello(node.clone(), hello, sent_at)).await;

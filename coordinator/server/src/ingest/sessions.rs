@@ -22,6 +22,9 @@ const BACK_PER_SECOND: u64 = 500;
 /// Nobody's reconnect is spread over less.
 const LEAST_SPREAD: Duration = Duration::from_secs(2);
 
+/// Calls of one node that have not said their Hello yet: one that is real, and one that was left behind.
+const KNOCKS: u32 = 2;
+
 /// Where a session comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -58,6 +61,21 @@ pub(super) struct Contested {
     pub(super) wait: Duration,
 }
 
+/// A call that has not said its Hello yet. It counts until it is dropped.
+#[derive(Debug)]
+pub(super) struct Knock {
+    sessions: Arc<Sessions>,
+    node: NodeId,
+}
+
+impl Drop for Knock {
+    fn drop(&mut self) {
+        if let Some(desk) = self.sessions.lock().nodes.get_mut(&self.node) {
+            desk.knocks = desk.knocks.saturating_sub(1);
+        }
+    }
+}
+
 /// All nodes that ever had a session.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions(Mutex<Desks>);
@@ -71,6 +89,7 @@ struct Desks {
 
 #[derive(Debug, Default)]
 struct Desk {
+    knocks: u32,
     share: Arc<Mutex<Share>>,
     stands: Option<Stand>,
     takeovers: Paid,
@@ -84,6 +103,16 @@ struct Stand {
 }
 
 impl Sessions {
+    /// A call begins, and holds whatever it sends until its Hello is whole. `None` where too many do.
+    pub(super) fn knock(self: &Arc<Self>, node: &NodeId) -> Option<Knock> {
+        let mut desks = self.lock();
+        let desk = desks.nodes.entry(node.clone()).or_default();
+        (desk.knocks < KNOCKS).then(|| {
+            desk.knocks += 1;
+            Knock { sessions: Arc::clone(self), node: node.clone() }
+        })
+    }
+
     /// The newest session of a node is the one that counts; the older one is told.
     ///
     /// # Errors
@@ -193,6 +222,16 @@ mod tests {
         // A session that ended by itself is nobody's place to take.
         sessions.end(&node("n1"), &standing);
         assert!(sessions.begin(&node("n1"), &origin(7, "y"), start + Duration::from_secs(60)).is_ok());
+    }
+
+    #[test]
+    fn half_a_hello_is_held_for_two_calls_of_a_node_and_no_more() {
+        let sessions = Arc::new(Sessions::default());
+        let knock = |name| sessions.knock(&node(name));
+        let (first, _second) = (knock("n1"), knock("n1"));
+        assert!(first.is_some() && knock("n1").is_none() && knock("n2").is_some());
+        drop(first);
+        assert!(knock("n1").is_some());
     }
 
     #[test]
