@@ -96,6 +96,16 @@ impl Caller {
         stream.map_err(|error| error.to_string())
     }
 
+    /// The client's half of a handshake, for whoever speaks TLS by hand.
+    ///
+    /// # Panics
+    /// Where the server's name is none.
+    #[must_use]
+    pub fn client(&self) -> rustls::ClientConnection {
+        let name = self.server_name.clone().try_into().expect("a name");
+        rustls::ClientConnection::new(Arc::clone(&self.config), name).expect("a configuration that fits")
+    }
+
     /// A connection for calls.
     ///
     /// # Errors

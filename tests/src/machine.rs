@@ -63,3 +63,11 @@ pub fn free_port() -> u16 {
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     tries.find(free).unwrap_or_else(|| panic!("no port in {PORTS:?} is free"))
 }
+
+/// Raises the soft limit of descriptors to the hard one: for whoever plays thousands of peers.
+pub fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    // What the machine does not give, the story will say.
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).ok();
+}
