@@ -5,6 +5,8 @@
 
 mod child;
 mod pace;
+#[cfg(test)]
+mod swapper;
 mod tree;
 mod wire;
 

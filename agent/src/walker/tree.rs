@@ -4,10 +4,14 @@ use std::{
     collections::{BTreeSet, HashSet},
     ffi::{CStr, CString},
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags, openat, statx};
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, openat2, statx},
+    io::Errno,
+    path::Arg,
+};
 
 use super::wire::Measured;
 
@@ -15,6 +19,14 @@ use super::wire::Measured;
 const LINKS_LIMIT: usize = 1_000_000;
 /// Folders within folders: each of them is held open.
 const DEPTH_LIMIT: usize = 2_000;
+
+/// Never up, never through a link, never into a mount: whatever the folder's owner swaps while we walk.
+const WITHIN: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+/// Renames in our way before a folder is given up.
+const RACES: usize = 100;
 
 /// A folder that is being walked.
 struct Level {
@@ -43,8 +55,8 @@ pub(super) fn measure(
     mountpoints: &BTreeSet<Vec<u8>>,
     each: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Measured> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::open(folder, flags, Mode::empty())?;
+    // A kernel, or a filter of system calls, without openat2 fails here and measures nothing.
+    let root = enter(CWD, folder, ResolveFlags::NO_MAGICLINKS)?;
     let about = look(&root, c"")?;
     let device = (about.stx_dev_major, about.stx_dev_minor);
     let mut tree = Tree { mountpoints, each, device, links: HashSet::new(), measured: Measured::default() };
@@ -63,8 +75,7 @@ impl<F: FnMut() -> io::Result<()>> Tree<'_, F> {
                 continue;
             };
             let path = join(&level.path, name.to_bytes());
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let deeper = openat(&level.folder, &name, flags, Mode::empty());
+            let deeper = enter(level.folder.as_fd(), name.as_c_str(), WITHIN);
             // What was swapped since for another filesystem, by a link or a mount, is not walked.
             let same = deeper.ok().filter(|folder| look(folder, c"").is_ok_and(|about| self.is_ours(&about)));
             match same {
@@ -132,6 +143,19 @@ impl<F: FnMut() -> io::Result<()>> Tree<'_, F> {
         self.measured.size_bytes += about.stx_blocks.saturating_mul(512);
         self.measured.apparent_bytes += about.stx_size;
     }
+}
+
+/// Opens a folder that is no link.
+fn enter(from: BorrowedFd<'_>, name: impl Arg + Copy, how: ResolveFlags) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for _ in 0..RACES {
+        match openat2(from, name, flags, Mode::empty(), how) {
+            // Something was renamed on the way: the kernel could not tell whether it stayed within.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            opened => return Ok(opened?),
+        }
+    }
+    Err(Errno::AGAIN.into())
 }
 
 /// What the kernel knows of it, without asking a server anew.
