@@ -26,9 +26,16 @@ mainstay.v1.Viewer/ListDisks                              -      -     yes    ye
 mainstay.v1.Viewer/ListMounts                             -      -     yes    yes      yes   -
 mainstay.v1.Viewer/ListVolumes                            -      -     yes    yes      yes   -
 mainstay.v1.Viewer/ListContainers                         -      -     yes    yes      yes   -
+mainstay.v1.Viewer/ListAlerts                             -      -     yes    yes      yes   -
+mainstay.v1.Viewer/GetAlert                               -      -     yes    yes      yes   -
+mainstay.v1.Viewer/ListRules                              -      -     yes    yes      yes   -
+mainstay.v1.Viewer/ListReceivers                          -      -     yes    yes      yes   -
+mainstay.v1.Viewer/GetDelivery                            -      -     yes    yes      yes   -
+mainstay.v1.Viewer/ListAudit                              -      -     yes    yes      yes   -
 mainstay.v1.Viewer/GetContext                             -      -     yes    yes      yes   -
 mainstay.v1.Viewer/Renew                                  -      -     yes    yes      yes   -
 mainstay.v1.Operator/LabelNode                            -      -     -      yes      yes   -
+mainstay.v1.Operator/TestReceiver                         -      -     -      yes      yes   -
 mainstay.v1.Admin/CreateToken                             -      -     -      -        yes   -
 mainstay.v1.Admin/ListTokens                              -      -     -      -        yes   -
 mainstay.v1.Admin/RevokeToken                             -      -     -      -        yes   -
@@ -36,6 +43,7 @@ mainstay.v1.Admin/AddUser                                 -      -     -      - 
 mainstay.v1.Admin/ListUsers                               -      -     -      -        yes   -
 mainstay.v1.Admin/RevokeUser                              -      -     -      -        yes   -
 mainstay.v1.Admin/RemoveNode                              -      -     -      -        yes   -
+mainstay.v1.Admin/Declare                                 -      -     -      -        yes   -
 grpc.health.v1.Health/Check                               yes    yes   yes    yes      yes   yes
 grpc.reflection.v1.ServerReflection/ServerReflectionInfo  -      yes   yes    yes      yes   -
 ";
