@@ -74,7 +74,7 @@ impl Row for RuleRow {
         Column::text("WARNING", 10, |row, _| level(&row.warning)),
         Column::number("HOLD", |row, _| held(row.hold_seconds)),
         Column::text("CRITICAL", 10, |row, _| level(&row.critical)),
-        Column::number("HOLD", |row, _| held(row.critical_hold_seconds)),
+        Column::number("CRIT-HOLD", |row, _| held(row.critical_hold_seconds)),
         Column::text("MARGIN", 6, |row: &Self, _| level(&row.clear_margin)).wide(),
         Column::number("CLEAR", |row: &Self, _| held(row.clear_hold_seconds)).wide(),
     ];
