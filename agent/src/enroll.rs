@@ -18,7 +18,7 @@ use mainstay_common::{
         config,
         data_dir::{DataDir, unusable},
         now,
-        tls::{Certificate, DialError, channel, dial, explain, new_key, pinned_config, signing_request},
+        tls::{Certificate, DialError, channel, dial, explain, new_key, pinned_config, pins_of, signing_request},
     },
     text::Shown,
     time,
@@ -29,9 +29,7 @@ use rcgen::{CertificateSigningRequestParams, KeyPair, PublicKeyData as _};
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
 
-use crate::identity::{
-    self, CA_FILE, CERTIFICATE_FILE, ENROLMENT_FILE, Enrolment, KEY_FILE, key_sha256, pin_of, read, write,
-};
+use crate::identity::{self, CA_FILE, CERTIFICATE_FILE, ENROLMENT_FILE, Enrolment, KEY_FILE, key_sha256, read, write};
 
 /// The key of an enrolment that is not through yet.
 const PENDING_KEY_FILE: &str = "pending.key";
@@ -74,14 +72,15 @@ pub async fn enroll(config: &EnrollConfig) -> Result<Enrolment, Failure> {
     let folder = DataDir::take(&config.data_dir)?;
     let before = enrolment_before(folder.path())?;
     if let Some(before) = &before
-        && read(folder.path(), CA_FILE)?.and_then(|ca| pin_of(&ca)).is_some_and(|pin| pin != token.ca_pin)
+        && let Some(ca) = read(folder.path(), CA_FILE)?
+        && pins_of(&ca, &before.cluster_id).is_ok_and(|pins| !pins.contains(&token.ca_pin))
     {
-        return Err(other_cluster(folder.path(), before, &config.coordinator, token.ca_pin).await);
+        refuse_other_cluster(folder.path(), before, &config.coordinator, token.ca_pin).await?;
     }
     let node = node_name(config.name.as_deref(), before.as_ref())?;
     let key = pending_key(folder.path())?;
     let answer = redeem(config, &token, &node, folder.path()).await?;
-    let enrolment = check(&answer, &token, &node, &key, &config.coordinator)?;
+    let enrolment = check(&answer, &node, &key, &config.coordinator)?;
     keep(folder.path(), &answer, &key, &enrolment)?;
     Ok(enrolment)
 }
@@ -292,24 +291,17 @@ fn unclear(address: &str, why: String) -> Failure {
 }
 
 /// Takes nothing on trust that can be checked here.
-fn check(
-    answer: &pb::RedeemResponse,
-    token: &JoinToken,
-    node: &NodeId,
-    key: &KeyPair,
-    coordinator: &str,
-) -> Result<Enrolment, Failure> {
+fn check(answer: &pb::RedeemResponse, node: &NodeId, key: &KeyPair, coordinator: &str) -> Result<Enrolment, Failure> {
     let odd = |why: String| {
         Failure::new(ExitCode::Failed, "the coordinator's answer does not fit", why, "report this; nothing was changed")
     };
-    if pin_of(&answer.ca) != Some(token.ca_pin) {
-        return Err(odd("its CA is not the one that the token pins".into()));
-    }
     let certificate = Certificate::from_pem(&answer.certificate).map_err(|error| odd(error.to_string()))?;
     if certificate.spki_sha256 != key_sha256(key) {
         return Err(odd("the certificate is for another key".into()));
     }
     let cluster_id: ClusterId = answer.cluster_id.parse().map_err(|why| odd(format!("{why}")))?;
+    // Whoever answers showed the pinned root before; others may have taken its place by now.
+    pins_of(&answer.ca, &cluster_id).map_err(|error| odd(format!("its CA: {error}")))?;
     let named = &certificate.identity;
     if named.cluster != cluster_id || named.subject != Subject::Agent(node.clone()) {
         return Err(odd(format!("the certificate names {named}")));
@@ -347,16 +339,18 @@ fn keep(folder: &Path, answer: &pb::RedeemResponse, key: &KeyPair, enrolment: &E
     Ok(())
 }
 
-/// The directory belongs elsewhere. Asks the other cluster for its id, which takes no secret.
-async fn other_cluster(folder: &Path, before: &Enrolment, address: &str, pin: [u8; 32]) -> Failure {
+/// The directory may belong elsewhere. Asks the other cluster for its id, which takes no secret: the same one may have
+/// rotated its CA while this node was off.
+async fn refuse_other_cluster(folder: &Path, before: &Enrolment, address: &str, pin: [u8; 32]) -> Result<(), Failure> {
     let other = match timeout(Duration::from_secs(3), connect(address, pin)).await {
+        Ok(Ok((_, Some(cluster)))) if cluster == before.cluster_id => return Ok(()),
         Ok(Ok((_, Some(cluster)))) => format!("cluster {cluster}"),
         _ => {
             let start: String = pin.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             format!("a cluster whose CA's key begins with {start}")
         }
     };
-    Failure::new(
+    Err(Failure::new(
         ExitCode::Conflict,
         format!(
             "{} belongs to cluster {} ({}), as node {}",
@@ -367,5 +361,5 @@ async fn other_cluster(folder: &Path, before: &Enrolment, address: &str, pin: [u
         ),
         format!("the token is of {other}"),
         format!("give another --data-dir; or, to leave the old cluster, move {} away first", folder.display()),
-    )
+    ))
 }

@@ -5,6 +5,7 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use mainstay_common::{
@@ -13,7 +14,7 @@ use mainstay_common::{
     process::{
         config,
         data_dir::{replace, unusable},
-        tls::{Certificate, Credentials, client_config, spki_sha256},
+        tls::{Certificate, Credentials, anonymous_config, client_config, issuer_of, pins_of},
     },
 };
 use rcgen::{KeyPair, PublicKeyData as _};
@@ -23,7 +24,9 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+use crate::clock::Floor;
 
 /// The cluster CA.
 pub const CA_FILE: &str = "ca.crt";
@@ -59,15 +62,31 @@ pub struct Identity {
     folder: PathBuf,
     enrolment: watch::Sender<Enrolment>,
     held: watch::Sender<Held>,
+    wish: watch::Sender<Wish>,
+    floor: Arc<Floor>,
+    coming_back: Mutex<()>,
 }
 
 /// What a connection needs.
 #[derive(Clone, Debug)]
-struct Held {
+pub struct Held {
+    /// Every root that counts, PEM.
     ca: String,
     key: String,
-    certificate: Certificate,
+    /// The certificate and its root, PEM.
+    pem: String,
+    /// The certificate.
+    pub certificate: Certificate,
     client: Arc<ClientConfig>,
+}
+
+/// What the coordinator wishes: that certificates are by this root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// SHA-256 of the root's public key; `None` as long as it was not told.
+    pub issuer: Option<[u8; 32]>,
+    /// A renewal waits a random part of this.
+    pub spread: Duration,
 }
 
 impl Identity {
@@ -89,13 +108,21 @@ impl Identity {
         let place = folder.join(ENROLMENT_FILE);
         let enrolment: Enrolment = config::parse(&enrolment, &place.display().to_string())
             .map_err(|failure| half_written(folder, &format!("{}: {}", failure.what, failure.why)))?;
-        let held = Held::new(ca, certificate, key).map_err(|why| half_written(folder, &why))?;
+        let floor = Arc::new(Floor::load(folder));
+        let held = Held::new(ca, certificate, key, &floor).map_err(|why| half_written(folder, &why))?;
         let named = &held.certificate.identity;
         if named.cluster != enrolment.cluster_id || named.subject != Subject::Agent(enrolment.node.clone()) {
             let why = format!("{CERTIFICATE_FILE} names {named}, {ENROLMENT_FILE} something else");
             return Err(half_written(folder, &why));
         }
-        Ok(Self { folder: folder.to_owned(), enrolment: watch::Sender::new(enrolment), held: watch::Sender::new(held) })
+        Ok(Self {
+            folder: folder.to_owned(),
+            enrolment: watch::Sender::new(enrolment),
+            held: watch::Sender::new(held),
+            wish: watch::Sender::new(Wish::default()),
+            floor,
+            coming_back: Mutex::new(()),
+        })
     }
 
     /// Cluster, name and addresses.
@@ -114,6 +141,11 @@ impl Identity {
     #[must_use]
     pub fn certificate(&self) -> Certificate {
         self.held.borrow().certificate.clone()
+    }
+
+    /// How a connection is made that shows no certificate.
+    pub(crate) fn anonymous(&self) -> Result<Arc<ClientConfig>, String> {
+        self.held.borrow().anonymous(&self.floor)
     }
 
     /// How the next connection proves who this is.
@@ -136,13 +168,64 @@ impl Identity {
         KeyPair::from_pem(&self.held.borrow().key).map_err(|error| error.to_string())
     }
 
-    /// Takes a renewed certificate: on disk first, then for the next connection.
+    /// What connections use now.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.held.borrow().clone()
+    }
+
+    /// Follows what connections use.
+    #[must_use]
+    pub fn watch_held(&self) -> watch::Receiver<Held> {
+        self.held.subscribe()
+    }
+
+    /// The floor under this machine's clock.
+    #[must_use]
+    pub fn floor(&self) -> &Floor {
+        &self.floor
+    }
+
+    /// Whoever holds this comes back; the others wait and see.
+    pub(crate) async fn one_comes_back(&self) -> MutexGuard<'_, ()> {
+        self.coming_back.lock().await
+    }
+
+    /// What the coordinator wishes certificates to be.
+    #[must_use]
+    pub fn watch_wish(&self) -> watch::Receiver<Wish> {
+        self.wish.subscribe()
+    }
+
+    /// Keeps the roots that a replica told, on disk first, and notes which of them should issue.
+    ///
+    /// # Errors
+    /// Why they are not taken; those before stay then.
+    pub fn trust(&self, roots: &str, wish: Wish) -> Result<(), String> {
+        let before = self.held();
+        if before.ca != roots {
+            pins_of(roots, &self.enrolment.borrow().cluster_id).map_err(|error| error.to_string())?;
+            let held = Held::new(roots.to_owned(), before.pem, before.key, &self.floor)?;
+            let path = self.folder.join(CA_FILE);
+            replace(&path, roots.as_bytes(), 0o644).map_err(|error| format!("{}: {error}", path.display()))?;
+            tracing::info!("other roots count for this cluster now");
+            self.held.send_replace(held);
+        }
+        self.wish.send_if_modified(|there| std::mem::replace(there, wish) != wish);
+        Ok(())
+    }
+
+    /// Takes a renewed certificate, and the roots where they came with it: on disk first, then for the next connection.
     ///
     /// # Errors
     /// Why it is not taken; the one before stays then.
-    pub fn renew(&self, certificate: &str) -> Result<(), String> {
-        let before = self.held.borrow().clone();
-        let held = Held::new(before.ca, certificate.to_owned(), before.key)?;
+    pub fn renew(&self, certificate: &str, roots: &str) -> Result<(), String> {
+        if !roots.is_empty() {
+            let wish = *self.wish.borrow();
+            self.trust(roots, wish)?;
+        }
+        let before = self.held();
+        let held = Held::new(before.ca, certificate.to_owned(), before.key, &self.floor)?;
         if held.certificate.identity != before.certificate.identity {
             return Err(format!("it names {}", held.certificate.identity));
         }
@@ -171,7 +254,39 @@ impl Identity {
 }
 
 impl Held {
-    fn new(ca: String, certificate: String, key: String) -> Result<Self, String> {
+    /// Whether the certificate is by that root.
+    #[must_use]
+    pub fn is_by(&self, issuer: &[u8; 32]) -> bool {
+        issuer_of(&self.pem).as_ref() == Some(issuer)
+    }
+
+    /// Whether these are the roots in use.
+    #[must_use]
+    pub fn trusts(&self, roots: &str) -> bool {
+        self.ca == roots
+    }
+
+    /// The certificate, DER.
+    #[must_use]
+    pub fn der(&self) -> Vec<u8> {
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).map(|der| der.to_vec()).unwrap_or_default()
+    }
+
+    /// How a connection proves who this is.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.client)
+    }
+
+    /// How a connection is made that shows no certificate.
+    ///
+    /// # Errors
+    /// Where the roots cannot be read: they could when they were loaded.
+    pub(crate) fn anonymous(&self, floor: &Arc<Floor>) -> Result<Arc<ClientConfig>, String> {
+        let config = anonymous_config(&self.ca).map_err(|error| error.to_string())?;
+        Ok(at_least(&config, floor))
+    }
+
+    fn new(ca: String, certificate: String, key: String, floor: &Arc<Floor>) -> Result<Self, String> {
         let parsed = Certificate::from_pem(&certificate).map_err(|error| format!("{CERTIFICATE_FILE}: {error}"))?;
         let pair = KeyPair::from_pem(&key).map_err(|error| format!("{KEY_FILE}: {error}"))?;
         if key_sha256(&pair) != parsed.spki_sha256 {
@@ -179,19 +294,36 @@ impl Held {
         }
         let credentials = Credentials { ca, certificate, key };
         let client = client_config(&credentials).map_err(|error| error.to_string())?;
-        Ok(Self { ca: credentials.ca, key: credentials.key, certificate: parsed, client })
+        let Credentials { ca, certificate: pem, key } = credentials;
+        Ok(Self { ca, key, pem, certificate: parsed, client: at_least(&client, floor) })
     }
+}
+
+#[cfg(test)]
+impl Held {
+    /// A certificate that counts for an hour, and that no cluster knows.
+    pub(crate) fn of_nobody() -> Self {
+        let key = mainstay_common::process::tls::new_key();
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://c1/agent/n1".try_into().unwrap())];
+        params.not_after = (std::time::SystemTime::now() + Duration::from_secs(3_600)).into();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let floor = Arc::new(Floor::load(Path::new("/nonexistent")));
+        Self::new(pem.clone(), pem, key.serialize_pem(), &floor).unwrap()
+    }
+}
+
+/// The same configuration, for which time does not fall behind the floor.
+fn at_least(config: &ClientConfig, floor: &Arc<Floor>) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.time_provider = Arc::<Floor>::clone(floor);
+    Arc::new(config)
 }
 
 /// SHA-256 of a key's public half, as certificates carry it.
 #[must_use]
 pub fn key_sha256(key: &KeyPair) -> [u8; 32] {
     Sha256::digest(key.subject_public_key_info()).into()
-}
-
-/// SHA-256 of the public key of a CA, from PEM.
-pub(crate) fn pin_of(ca: &str) -> Option<[u8; 32]> {
-    CertificateDer::from_pem_slice(ca.as_bytes()).ok().and_then(|der| spki_sha256(&der).ok())
 }
 
 /// Reads one file of the data directory; `None` where there is none.

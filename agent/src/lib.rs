@@ -6,6 +6,7 @@
 pub mod board;
 pub mod check;
 mod children;
+pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod delta;

@@ -169,7 +169,7 @@ fn warn_of_age(identity: &Identity) {
     if clock > certificate.not_after {
         tracing::warn!(
             not_after = %certificate.not_after,
-            "the certificate ran out while the agent was off: if the clock is right, `mainstay-agent enroll` with a new token"
+            %clock, "the certificate ran out while the agent was off; the key it has brings it back"
         );
     }
 }

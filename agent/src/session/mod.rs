@@ -1,5 +1,7 @@
 //! The voice: one session to every replica, each for itself.
 
+mod comeback;
+mod holding;
 mod renewal;
 mod retry;
 mod stream;
@@ -17,6 +19,7 @@ use mainstay_common::{ExitCode, Failure, process::shutdown::CancellationToken};
 use mainstay_proto::v1 as pb;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
+use comeback::{NoWayBack, come_back};
 pub use renewal::renew_in_time;
 use retry::{Retry, dice};
 use stream::Ended;
@@ -184,13 +187,23 @@ async fn replica(voice: Arc<Voice>, address: String, stop: CancellationToken) ->
             () = stop.cancelled() => break Ok(()),
         };
         voice.stands.set(&address, false);
-        match ended {
+        let ended = match ended {
+            Ended::OutOfDate(reason, refused) => match come_back(&voice.identity, &address, &refused).await {
+                // The usual wait follows: a replica that refuses the new one too is not asked without a pause.
+                Ok(()) => None,
+                Err(NoWayBack::Removed(why)) => break Err(removed(&voice, &why)),
+                Err(NoWayBack::Because(why)) => Some(format!("{reason}; no new one: {why}")),
+            },
             Ended::Removed(why) => break Err(removed(&voice, &why)),
-            Ended::Because(reason) if reason != last_reason => {
+            Ended::Because(reason) => Some(reason),
+        };
+        match ended {
+            None => last_reason.clear(),
+            Some(reason) if reason != last_reason => {
                 tracing::warn!(replica = address, reason, "no session; trying again for as long as it takes");
                 last_reason = reason;
             }
-            Ended::Because(reason) => tracing::debug!(replica = address, reason, "no session"),
+            Some(reason) => tracing::debug!(replica = address, reason, "no session"),
         }
         tokio::select! {
             () = sleep(retry.next(dice())) => {}

@@ -33,10 +33,18 @@ fn renew_at(certificate: &Certificate, dice: f64) -> Timestamp {
 pub async fn renew_in_time(identity: Arc<Identity>, stop: CancellationToken) {
     let mut at = renew_at(&identity.certificate(), dice());
     let mut said = String::new();
+    let mut wishes = identity.watch_wish();
+    wishes.mark_changed();
     loop {
         let wait = at.since(now()).min(LOOK);
         tokio::select! {
             () = sleep(wait) => {}
+            Ok(()) = wishes.changed() => {
+                let wish = *wishes.borrow_and_update();
+                if wish.issuer.is_some_and(|issuer| !identity.held().is_by(&issuer)) {
+                    at = at.min(now().plus(wish.spread.mul_f64(dice())));
+                }
+            }
             () = stop.cancelled() => return,
         }
         if now() < at {
@@ -52,8 +60,12 @@ pub async fn renew_in_time(identity: Arc<Identity>, stop: CancellationToken) {
                 tracing::info!(not_after = %certificate.not_after, "certificate renewed");
                 at = renew_at(&certificate, dice());
                 said.clear();
-                // A clock far ahead would ask again at once.
+                // A clock far ahead would ask again at once, and so would a replica that lags behind.
                 at = at.max(now().plus(LOOK));
+                let wish = *wishes.borrow();
+                if wish.issuer.is_some_and(|issuer| !identity.held().is_by(&issuer)) {
+                    at = now().plus(LOOK.mul_f64(0.5 + dice()));
+                }
             }
             Err(reason) => {
                 let advice = advice(&identity.certificate(), now());
@@ -70,7 +82,7 @@ pub async fn renew_in_time(identity: Arc<Identity>, stop: CancellationToken) {
 fn advice(certificate: &Certificate, now: Timestamp) -> String {
     if now > certificate.not_after {
         format!(
-            "it ran out at {}: check this machine's clock ({now}), else `mainstay-agent enroll` with a new token",
+            "it ran out at {} (this machine's clock: {now}); the sessions ask for a new one with the same key",
             certificate.not_after
         )
     } else {
@@ -87,19 +99,19 @@ async fn ask_anyone(identity: &Identity) -> Result<(), String> {
     let mut reasons = Vec::new();
     for address in &addresses {
         match timeout(ANSWER * 2, ask(identity, address)).await.unwrap_or_else(|_| Err("no answer".into())) {
-            Ok(certificate) => return identity.renew(&certificate),
+            Ok(answer) => return identity.renew(&answer.certificate, &answer.ca),
             Err(reason) => reasons.push(format!("{address}: {reason}")),
         }
     }
     Err(reasons.join("; "))
 }
 
-async fn ask(identity: &Identity, address: &str) -> Result<String, String> {
+async fn ask(identity: &Identity, address: &str) -> Result<pb::AgentRenewResponse, String> {
     let csr = signing_request(&identity.key()?).map_err(|error| error.to_string())?;
     let stream = dial(address, &identity.server_name(), identity.client(), ANSWER).await.map_err(|e| e.to_string())?;
     let channel = channel(stream).await.map_err(|error| error.to_string())?;
     match AgentClient::new(channel).renew(pb::AgentRenewRequest { csr }).await {
-        Ok(answer) => Ok(answer.into_inner().certificate),
+        Ok(answer) => Ok(answer.into_inner()),
         Err(status) => {
             Err(explain(&status)
                 .unwrap_or_else(|| format!("{}: {}", status.code(), Shown::new(status.message()).cut(300))))
@@ -121,6 +133,6 @@ mod tests {
         };
         assert_eq!(renew_at(&certificate, 0.0), Timestamp(500_000));
         assert_eq!(renew_at(&certificate, 1.0), Timestamp(800_000));
-        assert!(advice(&certificate, Timestamp(1_000_001)).contains("enroll"));
+        assert!(advice(&certificate, Timestamp(1_000_001)).contains("same key"));
     }
 }

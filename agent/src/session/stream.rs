@@ -1,12 +1,12 @@
 //! One session from its Hello to its end: samples up, instructions down.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, error::Error as _, time::Duration};
 
 use mainstay_common::{
     Timestamp,
     process::{
         now,
-        tls::{channel, dial, explain},
+        tls::{channel, dial, explain, is_out_of_date},
     },
     text::Shown,
     time,
@@ -23,10 +23,11 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::{NODE_REMOVED, Retry, Voice};
+use super::{NODE_REMOVED, Retry, Voice, holding::Holding};
 use crate::{
     board::Snapshot,
     delta::{Head, Told},
+    identity::Held,
 };
 
 /// Longest wait for a connection, and again for the Welcome.
@@ -44,20 +45,25 @@ const CLOCK: Duration = Duration::from_secs(30);
 pub(super) enum Ended {
     /// The cluster removed this node; the rest of what it said.
     Removed(String),
+    /// The replica does not take this certificate any more: why, and the certificate.
+    OutOfDate(String, Box<Held>),
     /// Anything else: worth another try.
     Because(String),
 }
 
-impl From<Status> for Ended {
-    fn from(status: Status) -> Self {
+impl Ended {
+    fn from_status(status: &Status, held: &Held) -> Self {
         let mut lines = status.message().lines();
         if status.code() == Code::PermissionDenied && lines.next() == Some(NODE_REMOVED) {
             return Self::Removed(Shown::new(&lines.collect::<Vec<_>>().join(" ")).cut(300).to_string());
         }
-        let mut reason =
-            explain(&status).unwrap_or_else(|| format!("{}: {}", status.code(), Shown::new(status.message()).cut(300)));
-        if reason == "our certificate expired" {
-            reason.push_str("; `mainstay-agent enroll` with a new token gives this node a new one");
+        let reason =
+            explain(status).unwrap_or_else(|| format!("{}: {}", status.code(), Shown::new(status.message()).cut(300)));
+        let (certificate, clock) = (&held.certificate, now());
+        if is_out_of_date(status) || (status.source().is_some() && clock > certificate.not_after) {
+            let (begin, end) = (certificate.not_before, certificate.not_after);
+            let why = format!("{reason}: it counts from {begin} to {end}, and this machine's clock says {clock}");
+            return Self::OutOfDate(why, Box::new(held.clone()));
         }
         Self::Because(reason)
     }
@@ -66,7 +72,8 @@ impl From<Status> for Ended {
 /// Dials, says Hello and speaks until the session ends.
 pub(super) async fn speak(voice: &Voice, address: &str, retry: &mut Retry, last_reason: &mut String) -> Ended {
     let identity = &voice.identity;
-    let stream = match dial(address, &identity.server_name(), identity.client(), ANSWER).await {
+    let held = identity.held();
+    let stream = match dial(address, &identity.server_name(), held.client(), ANSWER).await {
         Ok(stream) => stream,
         Err(error) => return Ended::Because(error.to_string()),
     };
@@ -93,7 +100,7 @@ pub(super) async fn speak(voice: &Voice, address: &str, retry: &mut Retry, last_
     };
     let (instructions, first) = match timeout(ANSWER, opening).await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(status)) => return status.into(),
+        Ok(Err(status)) => return Ended::from_status(&status, &held),
         Err(_) => return Ended::Because(format!("no welcome within {}", time::span(ANSWER))),
     };
     let Some(pb::Instruction { instruction: Some(Instruction::Welcome(welcome)) }) = first else {
@@ -103,19 +110,31 @@ pub(super) async fn speak(voice: &Voice, address: &str, retry: &mut Retry, last_
     retry.stood(Duration::from_millis(welcome.spread_ms));
     last_reason.clear();
     let reporter = Reporter { voice, asked: false };
-    Speaking { voice, reports, told: Told::default(), pending: VecDeque::new() }.run(instructions, reporter).await
+    let agrees = clocks_agree(welcome.sent_at_ms);
+    let holding = Holding::new(identity.watch_held(), held);
+    let speaking = Speaking { voice, reports, told: Told::default(), pending: VecDeque::new(), holding, agrees };
+    speaking.run(instructions, reporter).await
 }
 
 fn welcomed(voice: &Voice, address: &str, welcome: &pb::Welcome) {
     voice.stands.set(address, true);
     tracing::info!(replica = address, id = %Shown::new(&welcome.replica).cut(64), "session stands");
     let (here, there) = (now(), Timestamp(welcome.sent_at_ms));
+    voice.identity.floor().heard(there, voice.identity.certificate().not_after);
     let apart = here.since(there).max(there.since(here));
-    if apart >= CLOCK {
+    if !clocks_agree(welcome.sent_at_ms) {
         let which = if here > there { "ahead of" } else { "behind" };
-        tracing::warn!(replica = address, apart = time::span(apart), "this machine's clock is {which} the replica's");
+        tracing::warn!(
+            replica = address, apart = time::span(apart), %here, %there, "this machine's clock is {which} the replica's"
+        );
     }
     voice.identity.learn(&welcome.addresses);
+}
+
+/// Whether this machine's clock and a replica's say the same.
+fn clocks_agree(sent_at_ms: i64) -> bool {
+    let (here, there) = (now(), Timestamp(sent_at_ms));
+    here.since(there).max(there.since(here)) < CLOCK
 }
 
 /// One replica's wish that this manager reports its Swarm; ends with the session.
@@ -145,6 +164,9 @@ struct Speaking<'a> {
     told: Told,
     /// Parts of a sample that was too large for one message.
     pending: VecDeque<pb::Sample>,
+    holding: Holding,
+    /// This machine's clock can be relied on.
+    agrees: bool,
 }
 
 impl Speaking<'_> {
@@ -152,7 +174,7 @@ impl Speaking<'_> {
         let mut board = self.voice.board.watch();
         let mut clock = Clock::new(Instant::now(), self.voice.interval, &board.borrow_and_update());
         loop {
-            let owes = clock.owed || !self.pending.is_empty();
+            let owes = clock.owed || !self.pending.is_empty() || self.holding.is_owed();
             tokio::select! {
                 said = instructions.message() => match said {
                     Ok(Some(pb::Instruction { instruction: Some(Instruction::SwarmReporter(wish)) })) => {
@@ -161,15 +183,26 @@ impl Speaking<'_> {
                     Ok(Some(pb::Instruction { instruction: Some(Instruction::Welcome(welcome)) })) => {
                         self.voice.identity.learn(&welcome.addresses);
                     }
+                    Ok(Some(pb::Instruction { instruction: Some(Instruction::Trust(trust)) })) => {
+                        self.holding.told(&self.voice.identity, trust);
+                    }
                     // What a newer coordinator may say.
                     Ok(Some(pb::Instruction { instruction: None })) => {}
                     Ok(None) => return Ended::Because("the replica ended the session".into()),
-                    Err(status) => return status.into(),
+                    Err(status) => return Ended::from_status(&status, &self.holding.shown),
                 },
+                () = self.holding.changed() => {}
                 room = self.reports.reserve(), if owes => {
                     let Ok(room) = room else { return Ended::Because("the connection ended".into()) };
+                    if let Some(holding) = self.holding.take() {
+                        room.send(pb::Report { report: Some(Report::Holding(holding)) });
+                        continue;
+                    }
                     if self.pending.is_empty() {
                         let whole = clock.sent(Instant::now());
+                        if whole && self.agrees {
+                            self.voice.identity.floor().heard(now(), self.voice.identity.certificate().not_after);
+                        }
                         let snapshot = board.borrow_and_update().clone();
                         let head = Head {
                             taken_at: now(),
@@ -323,7 +356,8 @@ mod tests {
 
     #[test]
     fn only_the_exact_words_mean_removed() {
-        let ended = |status: Status| matches!(Ended::from(status), Ended::Removed(_));
+        let held = Held::of_nobody();
+        let ended = |status: Status| matches!(Ended::from_status(&status, &held), Ended::Removed(_));
         assert!(ended(Status::permission_denied("node removed\nby anna")));
         assert!(!ended(Status::permission_denied("not allowed")));
         assert!(!ended(Status::unauthenticated("node removed")));

@@ -22,7 +22,7 @@ use mainstay_agent::{
     run,
     session::{self, Stands, Voice},
 };
-use mainstay_common::{ExitCode, Failure};
+use mainstay_common::{ExitCode, Failure, process::tls::Certificate};
 use mainstay_proto::v1 as pb;
 use replica::{Cluster, Replica};
 use tempfile::TempDir;
@@ -151,6 +151,44 @@ async fn a_certificate_late_in_its_life_is_renewed_for_the_same_key() {
 }
 
 #[tokio::test]
+async fn an_expired_certificate_is_made_anew_for_the_same_key() {
+    let (replica, _serving) = Replica::start(Cluster::new("c1"), Duration::ZERO).await;
+    let agent = Agent::start(&replica).await;
+    wait(&mut replica.hellos.subscribe(), |hellos| *hellos == 1).await;
+    let asked = replica.reenrolled.lock().unwrap().clone();
+    assert_eq!(asked.len(), 1);
+    let shown = Certificate::from_der(&asked[0].certificate).unwrap();
+    let kept = Identity::load(agent.folder.path()).unwrap().certificate();
+    assert_eq!((kept.spki_sha256, kept.identity), (shown.spki_sha256, shown.identity));
+    assert!(shown.not_after < kept.not_after);
+}
+
+#[tokio::test]
+async fn an_expired_agent_whose_node_was_removed_ends_with_4() {
+    let (replica, _serving) = Replica::start(Cluster::new("c1"), Duration::ZERO).await;
+    replica.removed.store(true, Ordering::Relaxed);
+    let agent = Agent::start(&replica).await;
+    let ended = timeout(SOON, agent.holding).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(ended.code, ExitCode::Denied, "{ended}");
+}
+
+#[tokio::test]
+async fn a_replica_hears_which_roots_are_kept_and_of_a_renewal_on_the_stream_that_stands() {
+    let (replica, _serving) = Replica::start(Cluster::new("c1"), Duration::from_secs(300)).await;
+    let agent = Agent::start(&replica).await;
+    let first = wait(&mut replica.holdings.subscribe(), |all| !all.is_empty()).await.remove(0);
+    assert_eq!(first.version, 7);
+    let stop = CancellationToken::new();
+    let renewing = tokio::spawn(session::renew_in_time(Arc::clone(&agent.identity), stop.clone()));
+    let told = wait(&mut replica.holdings.subscribe(), |all| all.len() == 2).await.remove(1);
+    assert_ne!(told.certificate, first.certificate);
+    assert_eq!(told.certificate, agent.identity.held().der());
+    assert_eq!(*replica.hellos.borrow(), 1, "the stream lives on");
+    stop.cancel();
+    renewing.await.unwrap();
+}
+
+#[tokio::test]
 async fn running_ends_soon_after_it_is_told() {
     let (replica, _serving) = Replica::start(Cluster::new("c1"), WEEK).await;
     let folder = TempDir::new().unwrap();
@@ -167,7 +205,8 @@ async fn running_ends_soon_after_it_is_told() {
 
 /// A voice with a board that the test writes.
 struct Agent {
-    _folder: TempDir,
+    folder: TempDir,
+    identity: Arc<Identity>,
     board: Board,
     stands: Stands,
     reports: watch::Receiver<bool>,
@@ -182,8 +221,9 @@ impl Agent {
         let (board, stands, stop) = (Board::default(), Stands::default(), CancellationToken::new());
         let (swarm_reporter, reports) = watch::channel(false);
         let (_, agent) = watch::channel(None);
+        let identity = Arc::new(Identity::load(folder.path()).unwrap());
         let voice = Voice {
-            identity: Arc::new(Identity::load(folder.path()).unwrap()),
+            identity: Arc::clone(&identity),
             board: board.clone(),
             interval: Duration::from_secs(3_600),
             boot_id: "boot".into(),
@@ -193,7 +233,7 @@ impl Agent {
             swarm_askers: AtomicUsize::new(0),
         };
         let holding = tokio::spawn(session::hold(Arc::new(voice), stop.clone()));
-        Self { _folder: folder, board, stands, reports, stop, holding }
+        Self { folder, identity, board, stands, reports, stop, holding }
     }
 }
 

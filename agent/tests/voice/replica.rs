@@ -60,15 +60,16 @@ impl Cluster {
         token::JoinToken { role: "agent".into(), id, secret: token::Secret([7; 16]), ca_pin }.to_string()
     }
 
-    /// A certificate whose life began an hour ago and lasts for `left`.
+    /// A certificate whose life began an hour ago and ends a minute before `left` has passed: with nothing left, it ran
+    /// out already.
     fn sign(&self, csr: &[u8], node: &str, left: Duration) -> String {
         let mut csr = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
         csr.params = CertificateParams::default();
         csr.params.subject_alt_names = vec![uri(&format!("spiffe://{}/agent/{node}", self.id))];
         csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         csr.params.not_before = (SystemTime::now() - Duration::from_secs(3_600)).into();
-        csr.params.not_after = (SystemTime::now() + left).into();
-        csr.signed_by(&Issuer::from_params(&self.params, &self.key)).unwrap().pem()
+        csr.params.not_after = (SystemTime::now() + left - Duration::from_secs(60)).into();
+        csr.signed_by(&Issuer::from_params(&self.params, &self.key)).unwrap().pem() + &self.pem
     }
 
     fn server(&self) -> Arc<ServerConfig> {
@@ -114,6 +115,9 @@ pub(crate) struct Replica {
     pub removed: Arc<AtomicBool>,
     pub redeemed: Arc<Mutex<Vec<pb::RedeemRequest>>>,
     pub renewed: Arc<AtomicUsize>,
+    pub reenrolled: Arc<Mutex<Vec<pb::ReenrolRequest>>>,
+    /// What agents told of their certificates.
+    pub holdings: watch::Sender<Vec<pb::Holding>>,
     pub hellos: watch::Sender<usize>,
     pub samples: watch::Sender<Vec<pb::Sample>>,
     /// Cancelling it cuts every session.
@@ -132,6 +136,8 @@ impl Replica {
             removed: Arc::default(),
             redeemed: Arc::default(),
             renewed: Arc::default(),
+            reenrolled: Arc::default(),
+            holdings: watch::Sender::new(Vec::new()),
             hellos: watch::Sender::new(0),
             samples: watch::Sender::new(Vec::new()),
             cut: Arc::default(),
@@ -189,6 +195,21 @@ impl enrol_server::Enrol for Replica {
             sent_at_ms: 0,
         }))
     }
+
+    async fn reenrol(&self, request: Request<pb::ReenrolRequest>) -> Result<Response<pb::ReenrolResponse>, Status> {
+        if self.removed.load(Ordering::Relaxed) {
+            return Err(Status::permission_denied("node removed\nby anna\nenroll"));
+        }
+        let request = request.into_inner();
+        let certificate = self.cluster.sign(&request.csr, "n1", Duration::from_secs(7 * 86_400));
+        self.reenrolled.lock().unwrap().push(request);
+        Ok(Response::new(pb::ReenrolResponse {
+            certificate,
+            ca: self.cluster.pem.clone(),
+            addresses: vec![self.address.to_string()],
+            sent_at_ms: 0,
+        }))
+    }
 }
 
 #[tonic::async_trait]
@@ -223,9 +244,13 @@ impl agent_server::Agent for Replica {
                             spread_ms: 20,
                         };
                         let _told = say.send(Ok(pb::Instruction { instruction: Some(Say::Welcome(welcome)) })).await;
+                        let issuer = tls::spki_sha256(&replica.cluster.der).unwrap().to_vec();
+                        let trust = pb::Trust { version: 7, ca: replica.cluster.pem.clone(), issuer, spread_ms: 0 };
+                        let _told = say.send(Ok(pb::Instruction { instruction: Some(Say::Trust(trust)) })).await;
                         let wish = pb::SwarmReporter { reports: true };
                         let _told = say.send(Ok(pb::Instruction { instruction: Some(Say::SwarmReporter(wish)) })).await;
                     }
+                    Some(Said::Holding(holding)) => replica.holdings.send_modify(|all| all.push(holding)),
                     Some(Said::Sample(sample)) => replica.samples.send_modify(|samples| samples.push(sample)),
                     None => {}
                 }
@@ -238,6 +263,6 @@ impl agent_server::Agent for Replica {
         self.renewed.fetch_add(1, Ordering::Relaxed);
         let week = Duration::from_secs(7 * 86_400);
         let certificate = self.cluster.sign(&request.into_inner().csr, "n1", week);
-        Ok(Response::new(pb::AgentRenewResponse { certificate }))
+        Ok(Response::new(pb::AgentRenewResponse { certificate, ca: String::new() }))
     }
 }

@@ -9,9 +9,10 @@ use clap_complete::ArgValueCandidates;
 use crate::{
     output::Format,
     verbs::{
-        alert::AlertVerb, apply::ApplyArgs, audit::AuditArgs, completions::CompletionsArgs, container::ContainerVerb,
-        context::ContextVerb, dev::DevArgs, disk::DiskVerb, mount::MountVerb, node::NodeVerb, receiver::ReceiverVerb,
-        rule::RuleVerb, status::StatusArgs, token::TokenVerb, user::UserVerb, volume::VolumeVerb,
+        alert::AlertVerb, apply::ApplyArgs, audit::AuditArgs, cluster::ClusterVerb, completions::CompletionsArgs,
+        container::ContainerVerb, context::ContextVerb, dev::DevArgs, disk::DiskVerb, mount::MountVerb, node::NodeVerb,
+        receiver::ReceiverVerb, rule::RuleVerb, status::StatusArgs, token::TokenVerb, user::UserVerb,
+        volume::VolumeVerb,
     },
 };
 
@@ -93,6 +94,9 @@ pub(crate) enum Verb {
     /// People, and what they may do
     #[command(subcommand)]
     User(UserVerb),
+    /// The cluster itself: its CA
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
     /// Clusters that this command line can reach
     #[command(subcommand)]
     Context(ContextVerb),
@@ -189,6 +193,7 @@ mod tests {
             "user revoke eve",
             "context use prod",
             "apply -f x.toml",
+            "cluster ca rotate",
         ] {
             let line = format!("mainstay {line} --yes");
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -7,7 +7,7 @@ use mainstay_common::{
     process::{
         context::Context,
         now,
-        tls::{Certificate, signing_request},
+        tls::{Certificate, issuer_of, pins_of, signing_request},
     },
 };
 use mainstay_proto::v1::{self as pb, viewer_client::ViewerClient};
@@ -31,7 +31,9 @@ pub(crate) async fn fresh(channel: Channel, located: &Located, answered: Option<
     let told = timeout(ANSWER, ViewerClient::new(channel.clone()).get_context(pb::GetContextRequest {})).await;
     let told = told.map_err(|_| kept_not("no answer"))?.map_err(|status| kept_not(status.message()))?.into_inner();
     let addresses = addresses(&located.context.addresses, &told.addresses, answered);
-    if addresses.is_none() && !is_due(&located.context, now()) {
+    let roots = roots(&located.context, &told.ca);
+    let is_due = |context: &Context| is_due(context, now()) || is_by_another(context, &told.ca_issuer);
+    if addresses.is_none() && roots.is_none() && !is_due(&located.context) {
         return Ok(());
     }
     // Whoever has the lock does the same at this moment.
@@ -45,7 +47,10 @@ pub(crate) async fn fresh(channel: Channel, located: &Located, answered: Option<
     if let Some(addresses) = addresses {
         there.addresses = addresses;
     }
-    if is_due(&there, now()) {
+    if let Some(roots) = roots {
+        there.ca = roots;
+    }
+    if is_due(&there) {
         there.certificate = renewed(channel, &there).await?;
     }
     if there != before {
@@ -70,6 +75,17 @@ fn addresses(there: &[String], told: &[String], answered: Option<&str>) -> Optio
         sorted
     };
     (sorted(&fresh) != sorted(there)).then_some(fresh)
+}
+
+/// The roots to keep, if they are others than those that are there. Older coordinators tell none.
+fn roots(context: &Context, told: &str) -> Option<String> {
+    let other = told != context.ca && pins_of(told, &context.cluster_id).is_ok();
+    other.then(|| told.to_owned())
+}
+
+/// A rotation of the cluster's CA made another root issue.
+fn is_by_another(context: &Context, issuer: &[u8]) -> bool {
+    !issuer.is_empty() && issuer_of(&context.certificate).is_none_or(|by| by[..] != *issuer)
 }
 
 /// Over half of the certificate's life is gone.

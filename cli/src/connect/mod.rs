@@ -133,6 +133,20 @@ impl Session {
         Ok(channel)
     }
 
+    /// Brings the context file up to date now: what was just changed may be about it.
+    ///
+    /// # Errors
+    /// Why it could not be.
+    pub(crate) async fn refresh(&mut self) -> Result<(), Failure> {
+        let channel = self.connected().await?;
+        if let Some(keeping) = self.keeping.take() {
+            drop(keeping.await);
+        }
+        // It may have been written a moment ago.
+        self.located.context = Context::load(&self.located.path)?;
+        keep::fresh(channel, &self.located, None).await
+    }
+
     /// Waits a moment for the context file to be fresh.
     pub(crate) async fn close(self) {
         if let Some(keeping) = self.keeping {

@@ -3,6 +3,7 @@
 pub(crate) mod alert;
 pub(crate) mod apply;
 pub(crate) mod audit;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod container;
 pub(crate) mod context;
@@ -53,6 +54,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Audit(args) => on_one_thread(audit::run(args, &global)),
         Verb::Token(verb) => on_one_thread(token::run(verb, &global)),
         Verb::User(verb) => on_one_thread(user::run(verb, &global)),
+        Verb::Cluster(verb) => on_one_thread(cluster::run(verb, &global)),
     }
 }
 

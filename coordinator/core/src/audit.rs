@@ -3,7 +3,9 @@
 use mainstay_common::{Timestamp, text};
 use minicbor::{Decode, Encode};
 
-use crate::{Actor, Command, Consequence, Entry, Origin, Rejected, alert, cluster, declare, node, notify, token, user};
+use crate::{
+    Actor, Command, Consequence, Entry, Origin, Rejected, alert, ca, cluster, declare, node, notify, token, user,
+};
 
 /// One entry, for people. The numbers are the format on disk: never change or re-use one.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -87,6 +89,7 @@ fn words(command: &Command) -> (String, String) {
         Command::User(user::Command::Revoke(name)) => (name.to_string(), String::new()),
         Command::Alert(command) => of_alert(command),
         Command::Notify(command) => of_notify(command),
+        Command::Ca(command) => of_ca(command),
         Command::Declare(declare) => (format!("of revision {}", declare.expecting), of_declare(declare)),
     }
 }
@@ -124,6 +127,19 @@ fn of_notify(command: &notify::Command) -> (String, String) {
         C::Again(claim, again) => of(claim, &format!(": {}", text::Shown::new(&again.reason))),
         C::GiveUp(claim, reason) => of(claim, &format!(": {}", text::Shown::new(reason))),
         C::Test(receiver) => (receiver.to_string(), String::new()),
+    }
+}
+
+fn of_ca(command: &ca::Command) -> (String, String) {
+    use ca::Command as C;
+    let step = |step: &ca::Step| {
+        let forced = if step.force { "forced" } else { "" };
+        (format!("version {}", step.version), forced.to_owned())
+    };
+    match command {
+        C::Adopt(root) | C::Begin(_, root) => (format!("root {}", root.key), String::new()),
+        C::Issue(it) | C::Finish(it) | C::Back(it) => step(it),
+        C::Acknowledge(holder, version) => (holder.to_string(), format!("version {version}")),
     }
 }
 

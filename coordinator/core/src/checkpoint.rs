@@ -91,6 +91,8 @@ sections! {
     "finished" notifications.finished;
     "requests" requests.answered;
     "requests-by-age" requests.by_age;
+    "roots" ca.roots;
+    "acknowledged" ca.acknowledged;
 }
 
 /// What is there once only.

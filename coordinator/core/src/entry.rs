@@ -5,7 +5,7 @@ use std::fmt;
 use mainstay_common::{NodeId, ReplicaId, Timestamp, TokenId, UserName, identity::HumanRole};
 use minicbor::{Decode, Encode};
 
-use crate::{alert, cluster, declare, node, notify, token, user};
+use crate::{alert, ca, cluster, declare, node, notify, token, user};
 
 /// One entry of the log. The numbers are the format on disk: never change or re-use one.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -111,11 +111,14 @@ pub enum Command {
     /// Declared receivers, routes and rules.
     #[n(6)]
     Declare(#[n(0)] declare::Declare),
+    /// About the cluster's roots.
+    #[n(7)]
+    Ca(#[n(0)] ca::Command),
 }
 
 impl Command {
     /// Every kind of command there is, noun and verb.
-    pub const KINDS: [&str; 23] = [
+    pub const KINDS: [&str; 29] = [
         "cluster advertise",
         "node label",
         "node remove",
@@ -139,6 +142,12 @@ impl Command {
         "delivery give-up",
         "receiver test",
         "declaration apply",
+        "ca adopt",
+        "ca begin",
+        "ca issue",
+        "ca finish",
+        "ca back",
+        "ca acknowledge",
     ];
 
     /// Its kind: one of [`Command::KINDS`].
@@ -168,6 +177,12 @@ impl Command {
             Self::Notify(notify::Command::GiveUp(..)) => "delivery give-up",
             Self::Notify(notify::Command::Test(..)) => "receiver test",
             Self::Declare(..) => "declaration apply",
+            Self::Ca(ca::Command::Adopt(..)) => "ca adopt",
+            Self::Ca(ca::Command::Begin(..)) => "ca begin",
+            Self::Ca(ca::Command::Issue(..)) => "ca issue",
+            Self::Ca(ca::Command::Finish(..)) => "ca finish",
+            Self::Ca(ca::Command::Back(..)) => "ca back",
+            Self::Ca(ca::Command::Acknowledge(..)) => "ca acknowledge",
         }
     }
 
@@ -182,6 +197,8 @@ impl Command {
             Self::User(command) => matches!(command, user::Command::Revoke(..) | user::Command::Reissue(..)),
             Self::Alert(_) => true,
             Self::Notify(command) => !matches!(command, notify::Command::Test(..)),
+            // A root that may be known to others must end also on a full disk.
+            Self::Ca(command) => matches!(command, ca::Command::Finish(..)),
             Self::Cluster(_) | Self::Declare(_) => false,
         }
     }

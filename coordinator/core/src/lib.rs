@@ -5,6 +5,7 @@
 
 pub mod alert;
 pub mod audit;
+pub mod ca;
 pub mod checkpoint;
 pub mod cluster;
 pub mod codec;

@@ -4,7 +4,7 @@ use mainstay_common::Timestamp;
 use minicbor::{Decode, Encode};
 
 use crate::{
-    Command, Entry, alert,
+    Command, Entry, alert, ca,
     cluster::{self, Cluster, Founding},
     declare, node, notify,
     request::{self, Requests},
@@ -32,6 +32,8 @@ pub struct State {
     pub notifications: notify::Notifications,
     /// What came of requests that have a name.
     pub requests: Requests,
+    /// The roots of its certificates.
+    pub ca: ca::Ca,
     /// Index of the entry that changed declarations last: their revision.
     pub declared_at: u64,
 }
@@ -60,6 +62,9 @@ pub enum Consequence {
     /// Declarations are in force; the new revision.
     #[n(6)]
     Declared(#[n(0)] u64),
+    /// About the cluster's roots.
+    #[n(7)]
+    Ca(#[n(0)] ca::Consequence),
 }
 
 /// Why a command changed nothing. The same on every replica.
@@ -89,6 +94,9 @@ pub enum Rejected {
     /// About the request's name.
     #[error(transparent)]
     Request(#[from] request::Rejected),
+    /// About the cluster's roots.
+    #[error(transparent)]
+    Ca(#[from] ca::Rejected),
 }
 
 impl State {
@@ -103,6 +111,7 @@ impl State {
             alerts: alert::Alerts::default(),
             notifications: notify::Notifications::default(),
             requests: Requests::default(),
+            ca: ca::Ca::default(),
             declared_at: 0,
         }
     }
@@ -131,6 +140,7 @@ impl State {
             Command::Alert(command) => self.alert(at, command),
             Command::Notify(command) => Ok(Consequence::Notify(self.notifications.apply(at, command)?)),
             Command::Declare(command) => self.declare(index, at, command),
+            Command::Ca(command) => Ok(Consequence::Ca(self.ca.apply(index, at, command, &self.nodes)?)),
         }
     }
 

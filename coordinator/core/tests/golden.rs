@@ -16,7 +16,7 @@ use mainstay_common::{Timestamp, identity::HumanRole, state::Severity};
 use mainstay_core::{
     Actor, Command, Entry, Fence, Founding, KeyFingerprint, Origin, State,
     alert::{self, AlertId, Change, End, Episode, Event, Known, Pend, RuleId, Space, Turn, Where},
-    cluster, codec, declare, node, notify, token, user,
+    ca, cluster, codec, declare, node, notify, token, user,
 };
 
 const NOON: Timestamp = Timestamp(1_767_268_800_000);
@@ -110,6 +110,7 @@ fn entries() -> Vec<(&'static str, Entry)> {
         ("", Actor::Root, Command::Declare(declare::Declare { changes: changes(), expecting: 7 })),
     ];
     entries.extend(about_alerts().into_iter().map(|(name, command)| (name, Actor::Leader, Command::Alert(command))));
+    entries.extend(about_roots().into_iter().map(|command| ("", Actor::Root, Command::Ca(command))));
     let again = |retry_after| notify::Again { reason: "503".into(), retry_after };
     for (name, command) in [
         ("", notify::Command::Claim(claim())),
@@ -130,6 +131,25 @@ fn entries() -> Vec<(&'static str, Entry)> {
         (name, Entry { at: NOON, from: origin(&actor), actor, request, command })
     };
     entries.into_iter().map(entry).collect()
+}
+
+fn about_roots() -> Vec<ca::Command> {
+    use ca::Command as C;
+    let step = |force| ca::Step { version: 7, force };
+    vec![
+        C::Adopt(root(1)),
+        C::Begin(7, root(2)),
+        C::Issue(step(false)),
+        C::Finish(step(true)),
+        C::Back(step(false)),
+        C::Acknowledge(ca::Holder::Node(parse("n1")), 7),
+    ]
+}
+
+fn root(key: u8) -> ca::NewRoot {
+    let sealed = ca::Sealed { nonce: [key; 12], ciphertext: vec![key; 5], opener: KeyFingerprint([9; 32]) };
+    let cross = (key > 1).then(|| "cross".to_owned());
+    ca::NewRoot { certificate: format!("root {key}"), key: KeyFingerprint([key; 32]), sealed, cross }
 }
 
 fn about_alerts() -> Vec<(&'static str, alert::Command)> {
@@ -260,5 +280,30 @@ fn state() -> State {
     claim.id.event = Event::Fired;
     apply(Command::Notify(notify::Command::Claim(claim.clone())));
     apply(Command::Notify(notify::Command::Delivered(claim)));
+    apply(Command::Ca(ca::Command::Adopt(root(1))));
+    let version = |state: &State| state.ca.version();
+    for key in [2, 3] {
+        let begin = ca::Command::Begin(version(&state), root(key));
+        take(&mut state, begin);
+        let forced = |state: &State| ca::Step { version: version(state), force: true };
+        let issue = ca::Command::Issue(forced(&state));
+        take(&mut state, issue);
+        if key == 2 {
+            let finish = ca::Command::Finish(forced(&state));
+            take(&mut state, finish);
+        }
+    }
+    for holder in [ca::Holder::Node(parse("n1")), ca::Holder::User(parse("eve"))] {
+        let acknowledge = ca::Command::Acknowledge(holder, version(&state));
+        take(&mut state, acknowledge);
+    }
     state
+}
+
+/// Applies what is about roots; each entry has an index of its own.
+fn take(state: &mut State, command: ca::Command) {
+    let index = state.ca.version() + 100;
+    let entry =
+        Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request: None, command: Command::Ca(command) };
+    state.apply(index, &entry).unwrap();
 }

@@ -20,14 +20,18 @@ use mainstay_common::{
         tls::{new_key, signing_request},
     },
 };
-use mainstay_core::{Actor, Command, Origin, user};
+use mainstay_core::{Actor, Command, Origin, ca::Holder, user};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
 };
 
-use crate::{api::Shared, identity, log::By};
+use crate::{
+    api::{Shared, ca::note_holder},
+    identity,
+    log::By,
+};
 
 /// The socket's name within the data directory.
 pub const NAME: &str = "admin.sock";
@@ -115,6 +119,8 @@ async fn issue(line: &str, shared: &Shared) -> Result<Context, String> {
     shared.log.propose(by, command).await.map_err(|error| words(&error))?;
     let subject = Subject::User(HumanRole::Admin, name.clone());
     let certificate = shared.ca.sign_client(&request, subject, now).map_err(|error| words(&error))?;
+    let by = By { actor: Actor::Root, from: Origin::Socket };
+    note_holder(shared, by, Holder::User(name.clone())).await;
     tracing::info!(user = %name, "administrator's context made anew through the admin socket");
     Ok(Context {
         cluster: shared.cluster.to_string(),
@@ -122,7 +128,7 @@ async fn issue(line: &str, shared: &Shared) -> Result<Context, String> {
         addresses: shared.addresses.to_vec(),
         user: name,
         role: HumanRole::Admin,
-        ca: shared.ca.pem().to_owned(),
+        ca: shared.ca.bundle(),
         certificate,
         key: String::new(),
     })

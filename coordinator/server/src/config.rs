@@ -1,6 +1,6 @@
 //! What the coordinator is told: flags, or keys of the same names in a TOML file; a flag wins.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use mainstay_common::{ExitCode, Failure, process::log::LogFormat};
@@ -41,6 +41,23 @@ pub struct ServeConfig {
     /// Tell agents and operators the address it listens on, not the one given at `init`: for `mainstay dev`, which takes
     /// whatever port is free.
     pub announce_listen: bool,
+    /// How long certificates live that it issues.
+    pub lives: Lives,
+}
+
+/// How long certificates live; all are renewed in use. Tests make them short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lives {
+    /// An agent's or a person's.
+    pub client: Duration,
+    /// A replica's.
+    pub replica: Duration,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self { client: Duration::from_secs(7 * 86_400), replica: Duration::from_secs(30 * 86_400) }
+    }
 }
 
 impl RunArgs {
@@ -66,6 +83,7 @@ impl RunArgs {
             listen: self.listen.unwrap_or_else(|| fixed(DEFAULT_LISTEN)),
             http: self.http.unwrap_or_else(|| fixed(DEFAULT_HTTP)),
             announce_listen: false,
+            lives: Lives::default(),
         })
     }
 }

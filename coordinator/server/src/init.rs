@@ -14,11 +14,12 @@ use mainstay_common::{
         tls::{new_key, signing_request},
     },
 };
-use mainstay_core::{Actor, Command, Entry, Founding, Origin, State, audit, user};
+use mainstay_core::{Actor, Command, Entry, Founding, Origin, State, audit, ca, user};
 
 use crate::{
     audit::{FOLDER, Line, Trail},
-    identity::{Ca, Request},
+    config::Lives,
+    identity::{CA_FILE, Ca, OPENER_FILE, Opener, Request, issue_replica, new_root, write},
     log,
 };
 
@@ -56,14 +57,17 @@ pub fn init(config: &InitConfig) -> Result<Initialised, Failure> {
     let cluster_id = new_cluster_id();
     let failed =
         |error: crate::identity::Unsigned| Failure::new(ExitCode::Failed, "cannot make the CA", error.to_string(), "");
-    let (ca, ca_key) = Ca::make(&cluster_id, &config.cluster, now).map_err(failed)?;
+    let (ca, private) = Ca::make(&cluster_id, &config.cluster, now).map_err(failed)?;
     let replica: ReplicaId = "r1".parse().map_err(|_| Failure::new(ExitCode::Failed, "r1 is no id", "", ""))?;
-    write(&dir, "ca.key", &ca_key)?;
-    write(&dir, "ca.crt", ca.pem())?;
-    issue_replica(&dir, &ca, &replica, now)?;
+    let opener = Opener::make(&dir)?;
+    let root = new_root(&cluster_id, &ca, &private, &opener, None);
+    write(&dir, CA_FILE, ca.pem())?;
+    let lives = Lives::default();
+    issue_replica(&dir, &replica, |key, subject, now| ca.sign_replica(key, subject, now, lives.replica))?;
 
     let (name, address) = (config.cluster.clone(), config.advertise.clone());
     let mut state = State::founded(Founding { id: cluster_id, name, replica, address });
+    adopt(&mut state, root, now)?;
     let (context, line) = admin_context(&mut state, &ca, config, now)?;
     let context_path = dir.file("admin.context");
     context.save(&context_path).map_err(|error| data_dir::unusable(&context_path, &error))?;
@@ -75,15 +79,12 @@ pub fn init(config: &InitConfig) -> Result<Initialised, Failure> {
     Ok(Initialised { ca_fingerprint: HEXLOWER.encode(&ca.pin()), context, context_path })
 }
 
-/// Makes a replica's key and certificate.
-pub(crate) fn issue_replica(dir: &DataDir, ca: &Ca, replica: &ReplicaId, now: Timestamp) -> Result<(), Failure> {
-    let key = new_key();
-    let failed = |error: crate::identity::Unsigned| {
-        Failure::new(ExitCode::Failed, "cannot make the replica's certificate", error.to_string(), "")
-    };
-    let certificate = ca.sign_replica(&key, Subject::Replica(replica.clone()), now).map_err(failed)?;
-    write(dir, "replica.key", &key.serialize_pem())?;
-    write(dir, "replica.crt", &certificate)
+/// The first root is part of what the cluster is founded with.
+fn adopt(state: &mut State, root: ca::NewRoot, now: Timestamp) -> Result<(), Failure> {
+    let command = Command::Ca(ca::Command::Adopt(root));
+    let adopt = Entry { at: now, actor: Actor::Root, from: Origin::Socket, request: None, command };
+    let adopted = state.apply(1, &adopt);
+    adopted.map(drop).map_err(|why| Failure::new(ExitCode::Failed, "cannot make the CA", why.to_string(), ""))
 }
 
 /// A fresh context for the administrator `admin`, registered in the state, and the audit's line for it.
@@ -107,7 +108,8 @@ fn admin_context(state: &mut State, ca: &Ca, config: &InitConfig, now: Timestamp
     let line = log::line(1, audit::Record::of(1, &add, &outcome));
     outcome.map_err(|error| failed(error.to_string()))?;
     let subject = Subject::User(HumanRole::Admin, name.clone());
-    let certificate = ca.sign_client(&request, subject, now).map_err(|error| failed(error.to_string()))?;
+    let certificate =
+        ca.sign_client(&request, subject, now, Lives::default().client).map_err(|error| failed(error.to_string()))?;
     let context = Context {
         cluster: config.cluster.clone(),
         cluster_id: state.cluster.about().id.clone(),
@@ -153,7 +155,7 @@ fn refuse_used(dir: &DataDir) -> Result<(), Failure> {
             "mainstay-coordinator run serves it; for a new cluster give another --data-dir",
         ));
     }
-    if dir.file("ca.key").exists() || dir.file("agent.key").exists() {
+    if dir.file(OPENER_FILE).exists() || dir.file(log::PLAIN_KEY_FILE).exists() || dir.file("agent.key").exists() {
         return log::refuse_missing(dir.path());
     }
     Ok(())
@@ -163,12 +165,6 @@ fn refuse_used(dir: &DataDir) -> Result<(), Failure> {
 fn new_cluster_id() -> ClusterId {
     let text = BASE32_NOPAD.encode(&random::<10>()).to_ascii_lowercase();
     text.parse().expect("base32 is a name")
-}
-
-fn write(dir: &DataDir, name: &str, content: &str) -> Result<(), Failure> {
-    let mode = if name.ends_with(".crt") { 0o644 } else { 0o600 };
-    let path = dir.file(name);
-    data_dir::replace(&path, content.as_bytes(), mode).map_err(|error| data_dir::unusable(&path, &error))
 }
 
 #[cfg(test)]
@@ -187,7 +183,7 @@ mod tests {
         };
         let made = init(&config).unwrap();
         assert_eq!(made.ca_fingerprint.len(), 64);
-        for name in ["ca.key", "replica.key", "admin.context", "log/identity"] {
+        for name in ["ca-opener.key", "replica.key", "admin.context", "log/identity"] {
             let mode = std::fs::metadata(config.data_dir.join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{name}");
         }

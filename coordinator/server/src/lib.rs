@@ -16,7 +16,7 @@ pub mod raft;
 pub mod receivers;
 mod run;
 
-pub use config::ServeConfig;
+pub use config::{Lives, ServeConfig};
 pub use ingest::sample_of;
 pub use init::{InitConfig, init};
 pub use log::holds_cluster;

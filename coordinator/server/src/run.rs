@@ -1,16 +1,10 @@
 //! The life of one replica.
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use mainstay_common::{
-    ClusterId, ExitCode, Failure, ReplicaId,
-    process::{
-        data_dir::{self, DataDir},
-        http, now, ready,
-        shutdown::CancellationToken,
-        tls::{Certificate, Credentials},
-    },
+    ExitCode, Failure,
+    process::{data_dir::DataDir, http, ready, shutdown::CancellationToken},
 };
 use mainstay_proto::v1 as pb;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
@@ -19,10 +13,9 @@ use crate::{
     admin_socket,
     api::{AdminService, EnrolService, OperatorService, Shared, ViewerService},
     config::ServeConfig,
-    gate::{self, AuthoriseLayer, Budget, Gate, Refusals},
-    identity::{self, Ca, REPLICA_LIFE},
+    gate::{self, AuthoriseLayer, Budget, Gate, Refusals, Renewals},
+    identity::{self, Authority, Opener, OwnFiles},
     ingest::{AgentService, View},
-    init,
     leader::ControlLoop,
     log::{self, Log},
     receivers::{Client, Limits, system_roots},
@@ -70,9 +63,14 @@ pub async fn run(
     let addresses = (local(&listener)?, local(&http_listener)?);
     let (log, running) = Log::start(&dir)?;
     let about = log.read().cluster.about().clone();
-    let ca = Arc::new(load_ca(&dir, &about.id)?);
-    let credentials = replica_credentials(&dir, &ca, &about.id, log.replica())?;
-    let tls = gate::server_config(&credentials).map_err(|why| damaged(&dir, "replica.crt", &why))?;
+    let dir = Arc::new(dir);
+    identity::adopt_plain_key(&dir, &log).await?;
+    let opener = Opener::read(&dir);
+    let ca = Arc::new(Authority::new(about.id.clone(), log.watch(), opener, config.lives));
+    if let Err(error) = ca.issuing() {
+        tracing::warn!(%error, "this replica serves, and signs nothing until that is put right");
+    }
+    let own_files = OwnFiles::open(Arc::clone(&dir), Arc::clone(&ca), log.clone())?;
     let cluster = about.name.clone();
 
     let shared_stop = stop.child_token();
@@ -84,6 +82,7 @@ pub async fn run(
     } else {
         log.read().cluster.replicas().map(|(_, replica)| replica.address.clone()).collect()
     };
+    let (renewals, renewed) = Renewals::channel();
     let shared = Shared {
         log: log.clone(),
         view,
@@ -91,21 +90,24 @@ pub async fn run(
         cluster: about.name.into(),
         cluster_id: about.id.clone(),
         addresses: addresses_told,
+        renewals,
         data_dir: dir.path().into(),
     };
     shared.view.sessions.expect(log.read().nodes.members().count());
     let refusals = Arc::new(Refusals::default());
     let gate = Gate {
         listener,
-        tls: Arc::new(ArcSwap::new(tls)),
+        tls: own_files.tls(),
         cluster: about.id,
         state: log.watch(),
         refusals: Arc::clone(&refusals),
         budget: Budget::of_this_process(),
+        renewed,
         stop: shared_stop.clone(),
     };
     let (incoming, census, accepting) = gate.open();
     tasks.spawn(accepting);
+    tasks.spawn(own_files.keep(shared_stop.clone()));
     tasks.spawn(http::serve(
         http_listener,
         crate::http::handler(shared.clone(), Arc::clone(&refusals), census),
@@ -179,47 +181,6 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, Failure> {
     listener
         .local_addr()
         .map_err(|error| Failure::new(ExitCode::Failed, "a socket has no address", error.to_string(), ""))
-}
-
-fn damaged(dir: &DataDir, file: &str, why: &str) -> Failure {
-    let what = format!("{} is damaged", dir.file(file).display());
-    Failure::new(ExitCode::Failed, what, why, "put it back from a copy of the data directory")
-}
-
-fn read(dir: &DataDir, name: &str) -> Result<String, Failure> {
-    let path = dir.file(name);
-    fs::read_to_string(&path).map_err(|error| data_dir::unusable(&path, &error))
-}
-
-fn load_ca(dir: &DataDir, cluster: &ClusterId) -> Result<Ca, Failure> {
-    let ca = Ca::load(cluster.clone(), read(dir, "ca.crt")?, &read(dir, "ca.key")?);
-    ca.map_err(|which| match which {
-        identity::Damaged::Certificate(why) => damaged(dir, "ca.crt", &why),
-        identity::Damaged::Key(why) => damaged(dir, "ca.key", &why),
-    })
-}
-
-/// The replica's certificate; a sole replica makes itself a new one when less than a third of its life is left, or when
-/// it is missing or damaged: it holds the CA.
-fn replica_credentials(
-    dir: &DataDir,
-    ca: &Ca,
-    cluster: &ClusterId,
-    replica: &ReplicaId,
-) -> Result<Credentials, Failure> {
-    let good = |certificate: &str| {
-        Certificate::from_pem(certificate).is_ok_and(|read| {
-            read.identity.cluster == *cluster
-                && read.not_after.since(now()) > REPLICA_LIFE / 3
-                && read.not_before <= now()
-        })
-    };
-    let there = read(dir, "replica.crt").ok().filter(|certificate| good(certificate));
-    if there.is_none() || !dir.file("replica.key").exists() {
-        init::issue_replica(dir, ca, replica, now())?;
-        tracing::info!(%replica, "replica's certificate made anew");
-    }
-    Ok(Credentials { ca: ca.pem().to_owned(), certificate: read(dir, "replica.crt")?, key: read(dir, "replica.key")? })
 }
 
 /// gRPC health, for every service and for the whole (the empty name).

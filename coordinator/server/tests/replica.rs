@@ -15,7 +15,7 @@ use mainstay_common::{
     },
     token::JoinToken,
 };
-use mainstay_coordinator::{InitConfig, ServeConfig, Started, init, run};
+use mainstay_coordinator::{InitConfig, Lives, ServeConfig, Started, init, run};
 use mainstay_proto::v1::{
     self as pb, admin_client::AdminClient, agent_client::AgentClient, enrol_client::EnrolClient,
     operator_client::OperatorClient, report, viewer_client::ViewerClient,
@@ -50,8 +50,13 @@ impl Replica {
         let stop = CancellationToken::new();
         let (started, ready) = oneshot::channel();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let config =
-            ServeConfig { data_dir: folder.path().join("data"), listen: any, http: any, announce_listen: false };
+        let config = ServeConfig {
+            data_dir: folder.path().join("data"),
+            listen: any,
+            http: any,
+            announce_listen: false,
+            lives: Lives::default(),
+        };
         let life = tokio::spawn(run(config, stop.clone(), started));
         let Started { listen, http, .. } = ready.await.expect("the replica starts");
         Self { listen, http, admin, stop, life, folder }

@@ -8,7 +8,7 @@ use std::{
 
 use mainstay_agent::config::Given;
 use mainstay_common::{ExitCode, Failure, NodeId, process::shutdown::CancellationToken, state::NodeState};
-use mainstay_coordinator::{ServeConfig, Started};
+use mainstay_coordinator::{Lives, ServeConfig, Started};
 use mainstay_proto::v1::{self as pb, viewer_client::ViewerClient};
 use tokio::{
     sync::oneshot,
@@ -125,6 +125,7 @@ async fn coordinator(args: &DevArgs, folder: &Path, stop: &CancellationToken) ->
         listen: free(LISTEN_PORT),
         http: args.http.unwrap_or_else(|| free(HTTP_PORT)),
         announce_listen: true,
+        lives: Lives::default(),
     };
     let (tell, started) = oneshot::channel();
     let part = tokio::spawn(mainstay_coordinator::run(config, stop.clone(), tell));

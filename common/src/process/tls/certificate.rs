@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::{
-    Timestamp,
+    ClusterId, Timestamp,
     identity::{Identity, InvalidIdentity},
 };
 
@@ -95,6 +95,29 @@ pub fn spki_sha256(der: &[u8]) -> Result<[u8; 32], Rejected> {
     Ok(Sha256::digest(parse(der)?.public_key().raw).into())
 }
 
+/// SHA-256 of the public key of the root that issued a certificate: the one that follows it in its PEM text.
+#[must_use]
+pub fn issuer_of(pem: &str) -> Option<[u8; 32]> {
+    let root = CertificateDer::pem_slice_iter(pem.as_bytes()).nth(1)?.ok()?;
+    spki_sha256(&root).ok()
+}
+
+/// SHA-256 of the public key of every root in a PEM text.
+///
+/// # Errors
+/// [`Rejected`] where there is none, one cannot be read, or one is of another cluster.
+pub fn pins_of(roots: &str, cluster: &ClusterId) -> Result<Vec<[u8; 32]>, Rejected> {
+    let mut pins = Vec::new();
+    for root in CertificateDer::pem_slice_iter(roots.as_bytes()) {
+        let root = root.map_err(|error| Rejected::Unreadable(error.to_string()))?;
+        if ca_cluster(&root)? != cluster.as_str() {
+            return Err(Rejected::Unreadable("it is the CA of another cluster".into()));
+        }
+        pins.push(spki_sha256(&root)?);
+    }
+    if pins.is_empty() { Err(Rejected::Unreadable("there is no certificate".into())) } else { Ok(pins) }
+}
+
 /// The trust domain that a cluster CA's certificate carries as `spiffe://<cluster>`.
 pub(super) fn ca_cluster(der: &[u8]) -> Result<String, Rejected> {
     let x509 = parse(der)?;
@@ -106,7 +129,7 @@ pub(super) fn ca_cluster(der: &[u8]) -> Result<String, Rejected> {
 /// A certificate, its key and the CA it is checked against, as PEM.
 #[derive(Clone)]
 pub struct Credentials {
-    /// The cluster CA.
+    /// Every root of the cluster that counts.
     pub ca: String,
     /// The own certificate; the CA may follow it.
     pub certificate: String,
@@ -129,10 +152,6 @@ impl Credentials {
 
     pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Rejected> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| Rejected::Unreadable(error.to_string()))
-    }
-
-    pub(super) fn root(&self) -> Result<CertificateDer<'static>, Rejected> {
-        CertificateDer::from_pem_slice(self.ca.as_bytes()).map_err(|error| Rejected::Unreadable(error.to_string()))
     }
 }
 

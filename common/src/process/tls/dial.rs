@@ -4,12 +4,13 @@ use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Credentials, Rejected, provider};
+use crate::Timestamp;
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +46,7 @@ fn io_words(error: &io::Error) -> String {
 /// Where the credentials cannot be read or do not fit together.
 pub fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, Rejected> {
     let unreadable = |error: rustls::Error| Rejected::Unreadable(error.to_string());
-    let mut roots = RootCertStore::empty();
-    roots.add(credentials.root()?).map_err(unreadable)?;
+    let roots = root_store(&credentials.ca)?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(unreadable)?
@@ -56,6 +56,31 @@ pub fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, Rej
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// A client configuration without a certificate, for these roots (PEM): what is left to whoever's certificate counts no
+/// more.
+///
+/// # Errors
+/// Where the roots cannot be read.
+pub fn anonymous_config(roots: &str) -> Result<Arc<ClientConfig>, Rejected> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| Rejected::Unreadable(error.to_string()))?
+        .with_root_certificates(root_store(roots)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn root_store(roots: &str) -> Result<RootCertStore, Rejected> {
+    let mut store = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(roots.as_bytes()) {
+        let root = root.map_err(|error| Rejected::Unreadable(error.to_string()))?;
+        store.add(root).map_err(|error| Rejected::Unreadable(error.to_string()))?;
+    }
+    if store.is_empty() { Err(Rejected::Unreadable("there is no CA certificate".into())) } else { Ok(store) }
 }
 
 /// Opens a TLS connection to `address` (host:port), whose certificate must name `server_name`. In TLS 1.3 the server's
@@ -90,15 +115,23 @@ fn tls_words(error: &rustls::Error) -> String {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
     match error {
         Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
-            "its certificate is of another cluster".into()
+            "its certificate is of another cluster, or of a CA that was rotated in while nobody here was on".into()
         }
         Error::InvalidCertificate(Bad::ApplicationVerificationFailure) => {
             "it does not show the CA that the token pins: another cluster".into()
         }
-        Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
-            "its certificate expired (or this machine's clock is ahead)".into()
-        }
-        Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
+        Error::InvalidCertificate(Bad::ExpiredContext { time, not_after }) => format!(
+            "its certificate expired at {}, and this machine's clock says {}: one of the two clocks is wrong",
+            moment(*not_after),
+            moment(*time)
+        ),
+        Error::InvalidCertificate(Bad::Expired) => "its certificate expired (or this machine's clock is ahead)".into(),
+        Error::InvalidCertificate(Bad::NotValidYetContext { time, not_before }) => format!(
+            "its certificate counts from {} on, and this machine's clock says {}: one of the two clocks is wrong",
+            moment(*not_before),
+            moment(*time)
+        ),
+        Error::InvalidCertificate(Bad::NotValidYet) => {
             "its certificate is not valid yet (or this machine's clock is behind)".into()
         }
         Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
@@ -112,6 +145,10 @@ fn tls_words(error: &rustls::Error) -> String {
         Error::InvalidMessage(_) => "it does not speak TLS".into(),
         other => other.to_string(),
     }
+}
+
+fn moment(time: UnixTime) -> Timestamp {
+    Timestamp(i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000))
 }
 
 /// A gRPC channel over one connection. When that ends, the channel's calls fail; it never dials by itself.
@@ -137,14 +174,28 @@ pub async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::tra
 /// Finds the reason in a failed call: in TLS 1.3 a refused certificate arrives here, deep in the chain of causes.
 #[must_use]
 pub fn explain(status: &tonic::Status) -> Option<String> {
+    tls_cause(status).map(tls_words)
+}
+
+/// Whether a call failed because our certificate counts no more: it ran out, or its root is trusted no longer.
+#[must_use]
+pub fn is_out_of_date(status: &tonic::Status) -> bool {
+    use rustls::{AlertDescription as Alert, Error};
+    matches!(
+        tls_cause(status),
+        Some(Error::AlertReceived(Alert::CertificateExpired | Alert::UnknownCA | Alert::DecryptError))
+    )
+}
+
+fn tls_cause(status: &tonic::Status) -> Option<&rustls::Error> {
     let mut cause: Option<&(dyn StdError + 'static)> = status.source();
     while let Some(error) = cause {
         let tls = error.downcast_ref::<rustls::Error>().or_else(|| {
             let io = error.downcast_ref::<io::Error>()?;
             io.get_ref()?.downcast_ref::<rustls::Error>()
         });
-        if let Some(tls) = tls {
-            return Some(tls_words(tls));
+        if tls.is_some() {
+            return tls;
         }
         cause = error.source();
     }

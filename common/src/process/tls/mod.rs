@@ -4,8 +4,8 @@ mod certificate;
 mod dial;
 mod pin;
 
-pub use certificate::{Certificate, Credentials, Rejected, new_key, signing_request, spki_sha256};
-pub use dial::{DialError, channel, client_config, dial, explain};
+pub use certificate::{Certificate, Credentials, Rejected, issuer_of, new_key, pins_of, signing_request, spki_sha256};
+pub use dial::{DialError, anonymous_config, channel, client_config, dial, explain, is_out_of_date};
 pub use pin::pinned_config;
 
 use std::sync::Arc;

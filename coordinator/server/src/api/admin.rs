@@ -11,6 +11,7 @@ use mainstay_common::{
 };
 use mainstay_core::{
     Command, Consequence, KeyFingerprint,
+    ca::Holder,
     declare::{Changes, diff},
     node, token, user,
 };
@@ -140,17 +141,19 @@ impl pb::admin_server::Admin for AdminService {
         let signing = identity::Request::from_der(&asked.csr).map_err(|error| failure::unsigned(&error))?;
         let added_at = now();
         let user = user::User { role, key: signing.key(), added_at, added_by: added_by.clone(), revoked_at: None };
+        let noted_by = by.clone();
         self.propose(by, Command::User(user::Command::Add(name.clone(), user))).await?;
         let subject = Subject::User(role, name.clone());
         let certificate =
             self.0.ca.sign_client(&signing, subject, added_at).map_err(|error| failure::unsigned(&error))?;
+        super::ca::note_holder(&self.0, noted_by, Holder::User(name.clone())).await;
         let expires_at = Certificate::from_pem(&certificate).map(|read| read.not_after.0).unwrap_or_default();
         tracing::info!(user = %name, role = %role, by = %added_by, "user added");
         Ok(Response::new(pb::AddUserResponse {
             cluster_id: self.0.cluster_id.to_string(),
             cluster: self.0.cluster.to_string(),
             certificate,
-            ca: self.0.ca.pem().to_owned(),
+            ca: self.0.ca.bundle(),
             addresses: self.0.addresses.to_vec(),
             expires_at_ms: expires_at,
         }))
@@ -217,5 +220,10 @@ impl pb::admin_server::Admin for AdminService {
         };
         tracing::info!(%user, revision, changes = changes.len(), "declarations changed");
         Ok(Response::new(pb::DeclareResponse { changes, revision }))
+    }
+
+    async fn rotate_ca(&self, request: Request<pb::RotateCaRequest>) -> Result<Response<pb::RotateCaResponse>, Status> {
+        let by = super::by(&request)?;
+        Ok(Response::new(super::ca::rotate(&self.0, by, &request.into_inner()).await?))
     }
 }

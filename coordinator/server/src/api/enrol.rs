@@ -1,7 +1,12 @@
 //! The one door without a certificate.
 
-use mainstay_common::{NodeId, TokenId, identity::Subject, process::now, token::Secret};
-use mainstay_core::{Actor, Command, Consequence, KeyFingerprint, token};
+use mainstay_common::{
+    NodeId, TokenId,
+    identity::Subject,
+    process::{now, tls::Certificate},
+    token::Secret,
+};
+use mainstay_core::{Actor, Command, Consequence, KeyFingerprint, ca, node, token};
 use mainstay_proto::v1 as pb;
 use tonic::{Request, Response, Status};
 
@@ -41,9 +46,52 @@ impl pb::enrol_server::Enrol for EnrolService {
             cluster_id: self.0.cluster_id.to_string(),
             cluster: self.0.cluster.to_string(),
             certificate,
-            ca: self.0.ca.pem().to_owned(),
+            ca: self.0.ca.bundle(),
             addresses: self.0.addresses.to_vec(),
             sent_at_ms: now().0,
         }))
+    }
+
+    async fn reenrol(&self, request: Request<pb::ReenrolRequest>) -> Result<Response<pb::ReenrolResponse>, Status> {
+        let from = request.extensions().get::<Peer>().map(|peer| tracing::field::display(peer.address));
+        let refused = |status: Status| {
+            tracing::warn!(from, why = %status.message().replace('\n', "; "), "a node may not come back");
+            status
+        };
+        let (node, certificate) = self.come_back(&request.into_inner()).map_err(refused)?;
+        tracing::info!(%node, from, "node came back with the key it had");
+        Ok(Response::new(pb::ReenrolResponse {
+            certificate,
+            ca: self.0.ca.bundle(),
+            addresses: self.0.addresses.to_vec(),
+            sent_at_ms: now().0,
+        }))
+    }
+}
+
+impl EnrolService {
+    /// What is cheap to look at comes first: anybody may ask.
+    fn come_back(&self, asked: &pb::ReenrolRequest) -> Result<(NodeId, String), Status> {
+        let shown = Certificate::from_der(&asked.certificate).map_err(|error| failure::not_ours(&error.to_string()))?;
+        let key = KeyFingerprint(shown.spki_sha256);
+        let Subject::Agent(node) = shown.identity.subject else {
+            return Err(failure::not_ours("only nodes come back this way"));
+        };
+        match self.0.log.read().nodes.standing(&node, key) {
+            node::Standing::Member => {}
+            node::Standing::Removed => return Err(failure::node_removed(&node)),
+            node::Standing::OtherKey => return Err(failure::other_key(&node)),
+            node::Standing::Unknown => return Err(failure::node_unknown_here(&node)),
+        }
+        self.0.ca.issued(&asked.certificate, |_| true).map_err(|why| failure::not_ours(&why))?;
+        let signing = identity::Request::from_der(&asked.csr).map_err(|error| failure::unsigned(&error))?;
+        if signing.key() != key {
+            return Err(failure::renewal_key());
+        }
+        if !ca::may_come_back(shown.not_after, now()) {
+            return Err(failure::expired_long_ago(&node, shown.not_after, now()));
+        }
+        let certificate = self.0.ca.sign_client(&signing, Subject::Agent(node.clone()), now());
+        Ok((node, certificate.map_err(|error| failure::unsigned(&error))?))
     }
 }

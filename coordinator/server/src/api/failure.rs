@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mainstay_common::{InvalidName, NodeId, UserName, process::config::nearest};
-use mainstay_core::{Rejected, State, declare, node, notify, request, token, user};
+use mainstay_common::{InvalidName, NodeId, Timestamp, UserName, process::config::nearest};
+use mainstay_core::{Rejected, State, ca, declare, node, notify, request, token, user};
 use tonic::{Code, Status};
 
 use crate::{identity::Unsigned, log::ProposeError, raft};
@@ -244,6 +244,19 @@ fn refused(rejected: &Rejected, state: &State) -> Status {
         Rejected::Request(request::Rejected::TooMany(_)) => {
             refuse(Code::ResourceExhausted, "answers are remembered for a day", "wait, or ask without a name")
         }
+        Rejected::Ca(ca::Rejected::Version) => refuse(
+            Code::Aborted,
+            "somebody else took a step, or this one was taken already",
+            "mainstay cluster ca status",
+        ),
+        Rejected::Ca(ca::Rejected::Missing(_)) => refuse(
+            Code::FailedPrecondition,
+            "after this step they could not come in any more by themselves",
+            "start their agents, or take them out: mainstay node rm; or give them up: mainstay cluster ca rotate --force",
+        ),
+        Rejected::Ca(ca::Rejected::Phase(_) | ca::Rejected::Root(_)) => {
+            refuse(Code::FailedPrecondition, "a rotation goes on one phase at a time", "mainstay cluster ca status")
+        }
         Rejected::User(user::Rejected::LastAdmin(_)) => refuse(
             Code::FailedPrecondition,
             "nobody could administer the cluster any more",
@@ -261,13 +274,36 @@ pub(crate) fn token_unknown(id: &str) -> Status {
 pub(crate) fn unsigned(error: &Unsigned) -> Status {
     match error {
         Unsigned::Request(_) => status(Code::InvalidArgument, "no certificate was signed", error.to_string(), ""),
-        Unsigned::Ca(_) => status(
-            Code::Internal,
+        Unsigned::Ca(_) => {
+            status(Code::Internal, "no certificate was signed", error.to_string(), "look at the coordinator's log")
+        }
+        Unsigned::Closed(_) => status(
+            Code::FailedPrecondition,
             "no certificate was signed",
             error.to_string(),
-            "check ca.crt and ca.key in the coordinator's data directory",
+            "on the coordinator's machine: put that file back from a copy, and start the coordinator again",
         ),
     }
+}
+
+/// A certificate shown to come back with, which is none of this cluster's.
+pub(crate) fn not_ours(why: &str) -> Status {
+    status(
+        Code::PermissionDenied,
+        "that certificate brings nobody back",
+        why,
+        "mainstay-agent enroll with a new token: mainstay token create",
+    )
+}
+
+/// A certificate that ran out too long ago.
+pub(crate) fn expired_long_ago(id: &NodeId, not_after: Timestamp, now: Timestamp) -> Status {
+    status(
+        Code::FailedPrecondition,
+        format!("{id} was away for too long"),
+        format!("its certificate ran out at {not_after}, more than 90 days before {now} by the coordinator's clock"),
+        "mainstay-agent enroll with a new token brings the same node back: mainstay token create",
+    )
 }
 
 /// A renewal for a key other than the registered one.

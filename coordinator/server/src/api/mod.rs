@@ -1,6 +1,7 @@
 //! One file per gRPC service: convert, one call, convert. Who may call was decided at the gate.
 
 mod admin;
+pub(crate) mod ca;
 mod convert;
 mod enrol;
 pub(crate) mod failure;
@@ -20,8 +21,8 @@ use tonic::{Request, Status};
 use mainstay_core::{Actor, Origin};
 
 use crate::{
-    gate::{Caller, Peer},
-    identity::Ca,
+    gate::{Caller, Peer, Renewals},
+    identity::Authority,
     ingest::View,
     log::{By, Log},
 };
@@ -31,10 +32,12 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) view: View,
-    pub(crate) ca: Arc<Ca>,
+    pub(crate) ca: Arc<Authority>,
     pub(crate) cluster: Arc<str>,
     pub(crate) cluster_id: ClusterId,
     pub(crate) addresses: Arc<[String]>,
+    /// Tells the gate of certificates that were renewed on a connection that stands.
+    pub(crate) renewals: Renewals,
     /// Where the audit trail lies.
     pub(crate) data_dir: Arc<Path>,
 }

@@ -221,11 +221,14 @@ impl pb::viewer_server::Viewer for ViewerService {
             addresses: self.0.addresses.to_vec(),
             name: name.to_string(),
             role: role.to_string(),
+            ca: self.0.ca.bundle(),
+            ca_issuer: self.0.ca.pin().to_vec(),
         }))
     }
 
     async fn renew(&self, request: Request<pb::UserRenewRequest>) -> Result<Response<pb::UserRenewResponse>, Status> {
         let (role, name, key) = person(&request)?;
+        let by = super::by(&request)?;
         let signing =
             identity::Request::from_der(&request.into_inner().csr).map_err(|error| failure::unsigned(&error))?;
         if signing.key() != key {
@@ -233,8 +236,13 @@ impl pb::viewer_server::Viewer for ViewerService {
         }
         let certificate = self.0.ca.sign_client(&signing, Subject::User(role, name.clone()), now());
         let certificate = certificate.map_err(|error| failure::unsigned(&error))?;
+        super::ca::note_holder(&self.0, by, mainstay_core::ca::Holder::User(name.clone())).await;
         tracing::info!(user = %name, "certificate renewed");
         Ok(Response::new(pb::UserRenewResponse { certificate }))
+    }
+
+    async fn get_ca(&self, _request: Request<pb::GetCaRequest>) -> Result<Response<pb::GetCaResponse>, Status> {
+        Ok(Response::new(super::ca::shown(&self.0)))
     }
 }
 

@@ -174,12 +174,15 @@ mod tests {
         ];
         let table = [
             ("/mainstay.v1.Enrol/Redeem", "nobody agent replica viewer operator admin"),
+            ("/mainstay.v1.Enrol/Reenrol", "nobody agent replica viewer operator admin"),
             ("/grpc.health.v1.Health/Check", "nobody agent replica viewer operator admin"),
             ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "agent viewer operator admin"),
             ("/mainstay.v1.Agent/Session", "agent"),
             ("/mainstay.v1.Viewer/ListNodes", "viewer operator admin"),
+            ("/mainstay.v1.Viewer/GetCa", "viewer operator admin"),
             ("/mainstay.v1.Operator/LabelNode", "operator admin"),
             ("/mainstay.v1.Admin/CreateToken", "admin"),
+            ("/mainstay.v1.Admin/RotateCa", "admin"),
             ("/mainstay.v1.Replica/Append", ""),
             ("/mainstay.v1.Admins/CreateToken", ""),
             ("mainstay.v1.Admin/CreateToken", ""),

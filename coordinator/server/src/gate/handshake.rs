@@ -30,9 +30,9 @@ use super::{Refusal, doorkeeper::Shown, limits::HANDSHAKE_BYTES};
 pub(crate) fn server_config(credentials: &Credentials) -> Result<Arc<ServerConfig>, String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(credentials.ca.as_bytes()).map_err(|e| words(&e))?)
-        .map_err(|e| words(&e))?;
+    for root in CertificateDer::pem_slice_iter(credentials.ca.as_bytes()) {
+        roots.add(root.map_err(|e| words(&e))?).map_err(|e| words(&e))?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .allow_unauthenticated()
         .clear_root_hint_subjects()

@@ -10,10 +10,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mainstay_common::{
-    ClusterId,
+    ClusterId, Timestamp,
+    identity::Subject,
     process::{now as clock, shutdown::CancellationToken},
 };
-use mainstay_core::State;
+use mainstay_core::{KeyFingerprint, State};
 use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -50,6 +51,24 @@ pub(super) enum Said {
     Left(Id),
 }
 
+/// Tells the gate of certificates that were renewed while their connections stand. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewals(mpsc::UnboundedSender<Shown>);
+
+impl Renewals {
+    /// The way to tell, and where it is heard.
+    pub(crate) fn channel() -> (Self, mpsc::UnboundedReceiver<Shown>) {
+        let (tell, heard) = mpsc::unbounded_channel();
+        (Self(tell), heard)
+    }
+
+    /// Connections of that name and key live until then.
+    pub(crate) fn renewed(&self, subject: Subject, key: KeyFingerprint, not_after: Timestamp) {
+        // Nobody listens any more only when the replica is ending.
+        drop(self.0.send(Shown { subject, key, not_after }));
+    }
+}
+
 /// What the gate stands on.
 pub(crate) struct Gate {
     pub(crate) listener: TcpListener,
@@ -59,6 +78,7 @@ pub(crate) struct Gate {
     pub(crate) state: watch::Receiver<Arc<State>>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) budget: Budget,
+    pub(crate) renewed: mpsc::UnboundedReceiver<Shown>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -127,6 +147,7 @@ impl Door {
                     }
                 },
                 () = pause_over(pause) => pause = None,
+                Some(shown) = self.gate.renewed.recv() => self.keeper.renewed(&shown),
                 said = heard.recv() => match said {
                     Some(said) => self.hear(said),
                     None => break,

@@ -14,7 +14,7 @@ pub(crate) use authorise::AuthoriseLayer;
 pub(crate) use doorkeeper::{Block, Census};
 pub(crate) use handshake::server_config;
 pub(crate) use limits::{Budget, server};
-pub(crate) use listener::Gate;
+pub(crate) use listener::{Gate, Renewals};
 pub(crate) use pace::{Pace, Paid};
 pub(crate) use peer::{Caller, Peer};
 pub(crate) use refusals::{Refusal, Refusals};

@@ -19,6 +19,8 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
+use super::seal::Closed;
+
 /// Ten years.
 const CA_LIFE: Duration = Duration::from_secs(3_652 * 86_400);
 /// Certificates begin an hour early, for clocks that are behind.
@@ -30,9 +32,12 @@ pub(crate) enum Unsigned {
     /// The request cannot be read, or its own signature is wrong.
     #[error("the signing request is not valid: {0}")]
     Request(String),
-    /// The CA's own files are damaged.
+    /// The CA cannot be used.
     #[error("the cluster CA cannot sign: {0}")]
     Ca(String),
+    /// The CA's key stays sealed.
+    #[error("the cluster CA's key cannot be opened: {0}")]
+    Closed(Closed),
 }
 
 /// The cluster CA with its key.
@@ -62,40 +67,35 @@ pub(crate) fn fingerprint(key: &impl PublicKeyData) -> KeyFingerprint {
     KeyFingerprint(Sha256::digest(key.subject_public_key_info()).into())
 }
 
-/// Which of the CA's two files cannot be used, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which half of a root cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Damaged {
-    /// `ca.crt`.
+    /// Its certificate.
+    #[error("its certificate: {0}")]
     Certificate(String),
-    /// `ca.key`.
+    /// Its key.
+    #[error("its key: {0}")]
     Key(String),
 }
 
 impl Ca {
-    /// Makes a CA for a new cluster; gives it and its key (PEM).
-    pub(crate) fn make(cluster: &ClusterId, name: &str, now: Timestamp) -> Result<(Self, String), Unsigned> {
+    /// Makes a root for a cluster; gives it and its key once more, to be sealed.
+    pub(crate) fn make(cluster: &ClusterId, name: &str, now: Timestamp) -> Result<(Self, KeyPair), Unsigned> {
         let key = new_key();
-        let key_pem = key.serialize_pem();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = common_name(&format!("Mainstay {name}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.subject_alt_names = vec![uri(&format!("spiffe://{cluster}"))?];
-        (params.not_before, params.not_after) = validity(now, CA_LIFE);
-        params.serial_number = Some(serial());
+        let again = KeyPair::try_from(key.serialize_der()).map_err(|error| Unsigned::Ca(error.to_string()))?;
+        let params = root_params(cluster, name, now)?;
         let certificate = params.self_signed(&key).map_err(|error| Unsigned::Ca(error.to_string()))?;
         let pem = certificate.pem();
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| Unsigned::Ca(error.to_string()))?;
-        Ok((Self { cluster: cluster.clone(), pem, issuer }, key_pem))
+        Ok((Self { cluster: cluster.clone(), pem, issuer }, again))
     }
 
-    /// Reads a CA from the texts of its two files.
-    pub(crate) fn load(cluster: ClusterId, pem: String, key_pem: &str) -> Result<Self, Damaged> {
-        let key = KeyPair::from_pem(key_pem).map_err(|error| Damaged::Key(error.to_string()))?;
+    /// A root of its certificate and its key.
+    pub(crate) fn load(cluster: ClusterId, pem: String, key: KeyPair) -> Result<Self, Damaged> {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| Damaged::Certificate(e.to_string()))?;
         let certified = spki_sha256(&der).map_err(|error| Damaged::Certificate(error.to_string()))?;
         if certified != fingerprint(&key).0 {
-            return Err(Damaged::Key("it is not the key of ca.crt".into()));
+            return Err(Damaged::Key("it is not the key of the certificate".into()));
         }
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| Damaged::Certificate(e.to_string()))?;
         Ok(Self { cluster, pem, issuer })
@@ -111,16 +111,35 @@ impl Ca {
         fingerprint(self.issuer.key()).0
     }
 
-    /// A certificate for an agent or a person, followed by the CA.
-    pub(crate) fn sign_client(&self, request: &Request, subject: Subject, now: Timestamp) -> Result<String, Unsigned> {
-        let params = self.params(subject, now, super::LEAF_LIFE, vec![ExtendedKeyUsagePurpose::ClientAuth])?;
+    /// Certifies another root's key: whoever knows only this root follows to that one.
+    pub(crate) fn certify(&self, next: &Self, name: &str, now: Timestamp) -> Result<String, Unsigned> {
+        let params = root_params(&self.cluster, name, now)?;
+        let signed = params.signed_by(next.issuer.key(), &self.issuer);
+        Ok(signed.map_err(|error| Unsigned::Ca(error.to_string()))?.pem())
+    }
+
+    /// A certificate for an agent or a person, followed by this root.
+    pub(crate) fn sign_client(
+        &self,
+        request: &Request,
+        subject: Subject,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<String, Unsigned> {
+        let params = self.params(subject, now, life, vec![ExtendedKeyUsagePurpose::ClientAuth])?;
         self.sign(&params, &request.0)
     }
 
-    /// A certificate for a replica, followed by the CA: it serves under the cluster's one server name.
-    pub(crate) fn sign_replica(&self, key: &KeyPair, subject: Subject, now: Timestamp) -> Result<String, Unsigned> {
+    /// A certificate for a replica, followed by this root: it serves under the cluster's one server name.
+    pub(crate) fn sign_replica(
+        &self,
+        key: &KeyPair,
+        subject: Subject,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<String, Unsigned> {
         let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let mut params = self.params(subject, now, super::REPLICA_LIFE, usages)?;
+        let mut params = self.params(subject, now, life, usages)?;
         let name =
             server_name(&self.cluster).try_into().map_err(|error: rcgen::Error| Unsigned::Ca(error.to_string()))?;
         params.subject_alt_names.push(SanType::DnsName(name));
@@ -149,6 +168,17 @@ impl Ca {
         params.serial_number = Some(serial());
         Ok(params)
     }
+}
+
+fn root_params(cluster: &ClusterId, name: &str, now: Timestamp) -> Result<CertificateParams, Unsigned> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(&format!("Mainstay {name}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.subject_alt_names = vec![uri(&format!("spiffe://{cluster}"))?];
+    (params.not_before, params.not_after) = validity(now, CA_LIFE);
+    params.serial_number = Some(serial());
+    Ok(params)
 }
 
 fn uri(text: &str) -> Result<SanType, Unsigned> {
@@ -180,6 +210,7 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
     #[test]
     fn only_the_public_key_of_a_request_is_taken() {
@@ -189,22 +220,25 @@ mod tests {
         asks.subject_alt_names.push(uri("spiffe://c1/admin/root").unwrap());
         let request = Request::from_der(asks.serialize_request(&key).unwrap().der()).unwrap();
         let subject = Subject::Agent("n1".parse().unwrap());
-        let certificate = Certificate::from_pem(&ca.sign_client(&request, subject.clone(), NOW).unwrap()).unwrap();
+        let certificate =
+            Certificate::from_pem(&ca.sign_client(&request, subject.clone(), NOW, WEEK).unwrap()).unwrap();
         assert_eq!(certificate.identity.subject, subject);
         assert_eq!(KeyFingerprint(certificate.spki_sha256), request.key());
         assert_eq!(certificate.not_before, Timestamp(NOW.0 - 3_600_000));
-        assert_eq!(certificate.not_after, NOW.plus(super::super::LEAF_LIFE));
+        assert_eq!(certificate.not_after, NOW.plus(WEEK));
     }
 
     #[test]
-    fn the_damaged_file_is_named() {
+    fn the_damaged_half_is_named() {
         let cluster: ClusterId = "c1".parse().unwrap();
         let ((ca, key), (_, other)) = (Ca::make(&cluster, "a", NOW).unwrap(), Ca::make(&cluster, "a", NOW).unwrap());
-        let load = |pem: &str, key: &str| Ca::load(cluster.clone(), pem.to_owned(), key).err();
+        let load = |pem: &str, key: &KeyPair| {
+            let key = KeyPair::try_from(key.serialize_der()).unwrap();
+            Ca::load(cluster.clone(), pem.to_owned(), key).err()
+        };
         assert_eq!(load(ca.pem(), &key), None);
         assert!(matches!(load(&ca.pem()[..99], &key), Some(Damaged::Certificate(_))));
-        assert!(matches!(load(ca.pem(), &key[..99]), Some(Damaged::Key(_))));
-        assert_eq!(load(ca.pem(), &other), Some(Damaged::Key("it is not the key of ca.crt".into())));
+        assert_eq!(load(ca.pem(), &other), Some(Damaged::Key("it is not the key of the certificate".into())));
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! The cluster's own CA: made once, signs what the state allows.
+//! The cluster's own CA: its key lies sealed in the state, and it signs what the state allows.
 
+mod adopt;
+mod authority;
 mod ca;
+mod own_files;
+mod seal;
 
-pub(crate) use ca::{Ca, Damaged, Request, Unsigned};
-
-use std::time::Duration;
-
-/// How long an agent's or a person's certificate lives; it is renewed in use.
-pub(crate) const LEAF_LIFE: Duration = Duration::from_secs(7 * 86_400);
-/// How long a replica's certificate lives; a sole replica makes itself a new one at start.
-pub(crate) const REPLICA_LIFE: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) use adopt::adopt_plain_key;
+pub(crate) use authority::{Authority, new_root};
+pub(crate) use ca::{Ca, Request, Unsigned};
+pub(crate) use own_files::{CA_FILE, OwnFiles, issue_replica, write};
+pub(crate) use seal::{OPENER_FILE, Opener};

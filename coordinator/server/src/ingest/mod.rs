@@ -6,6 +6,7 @@ mod scissors;
 mod session;
 mod sessions;
 mod share;
+mod trust;
 
 pub(crate) use limits::Limit;
 pub(crate) use session::AgentService;

@@ -17,9 +17,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Limit, Observation, convert,
     sessions::{Begun, Origin},
+    trust::Trust,
 };
 use crate::{
-    api::{Shared, caller, failure},
+    api::{self, Shared, caller, failure},
     gate::{Caller, Peer, Refusal, Refusals},
     identity,
 };
@@ -43,6 +44,7 @@ impl pb::agent_server::Agent for AgentService {
         let (node, key) = agent(&request)?;
         let address = request.extensions().get::<Peer>().map(|peer| peer.address);
         let address = address.ok_or_else(|| Status::internal("the gate named no peer"))?;
+        let trust = Trust::new(node.clone(), key, api::from(&request));
         let mut reports = request.into_inner();
         let knock = self.shared.view.sessions.knock(&node).ok_or_else(|| failure::too_many_hellos(&node))?;
         let first = tokio::time::timeout(HELLO_LIMIT, reports.message()).await;
@@ -58,7 +60,7 @@ impl pb::agent_server::Agent for AgentService {
         self.shared.view.send(Observation::Hello(node.clone(), hello, sent_at)).await;
 
         let (instructions, answer) = mpsc::channel(4);
-        let session = Session { shared: self.shared.clone(), node, key, begun, instructions, paused: None };
+        let session = Session { shared: self.shared.clone(), node, key, begun, trust, instructions, paused: None };
         tokio::spawn(session.run(reports));
         Ok(Response::new(Box::pin(ReceiverStream::new(answer))))
     }
@@ -73,7 +75,7 @@ impl pb::agent_server::Agent for AgentService {
         let certificate = self.shared.ca.sign_client(&signing, Subject::Agent(node.clone()), now());
         let certificate = certificate.map_err(|error| failure::unsigned(&error))?;
         tracing::info!(%node, "certificate renewed");
-        Ok(Response::new(pb::AgentRenewResponse { certificate }))
+        Ok(Response::new(pb::AgentRenewResponse { certificate, ca: self.shared.ca.bundle() }))
     }
 }
 
@@ -115,6 +117,7 @@ struct Session {
     node: NodeId,
     key: KeyFingerprint,
     begun: Begun,
+    trust: Trust,
     instructions: mpsc::Sender<Result<pb::Instruction, Status>>,
     /// Until when the node has sent enough.
     paused: Option<Instant>,
@@ -142,6 +145,7 @@ impl Session {
         let (mut state, mut reporters) = (self.shared.log.watch(), self.shared.view.reporters.clone());
         // An agent reports its Swarm only when told to.
         let mut reports_swarm = false;
+        self.tell_roots().await;
         reporters.mark_changed();
         loop {
             let pause = async |until: Option<Instant>| match until {
@@ -168,6 +172,7 @@ impl Session {
                 changed = state.changed() => {
                     changed.map_err(|_| Status::unavailable("the replica is ending"))?;
                     self.check(&state.borrow_and_update())?;
+                    self.tell_roots().await;
                 }
                 changed = reporters.changed() => {
                     changed.map_err(|_| Status::unavailable("the replica is ending"))?;
@@ -205,6 +210,11 @@ impl Session {
                     tracing::warn!(node = %self.node, limit = limit.as_str(), "{}", limit.sentence());
                 }
                 self.shared.view.send(Observation::Sample(self.node.clone(), Box::new(sample))).await;
+                self.trust.note(&self.shared).await;
+                Ok(())
+            }
+            Some(report::Report::Holding(holding)) => {
+                self.trust.holds(&self.shared, &holding).await;
                 Ok(())
             }
             Some(report::Report::Hello(_)) => Err(Status::invalid_argument("a session has one Hello")),
@@ -220,6 +230,16 @@ impl Session {
             node::Standing::Removed => Err(failure::node_removed(&self.node)),
             node::Standing::OtherKey => Err(failure::other_key(&self.node)),
             node::Standing::Unknown => Err(failure::node_unknown_here(&self.node)),
+        }
+    }
+
+    /// Which roots count, as soon as that changes.
+    async fn tell_roots(&mut self) {
+        let state = self.shared.log.read();
+        // 200 agents have their certificates made anew each second.
+        let spread_ms = self.shared.view.counts.sessions.load(Ordering::Relaxed) * 5;
+        if let Some(trust) = self.trust.news(&self.shared, &state, spread_ms) {
+            self.instruct(instruction::Instruction::Trust(trust)).await;
         }
     }
 

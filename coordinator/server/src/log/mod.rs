@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     audit::Trail,
+    identity::OPENER_FILE,
     raft::{
         self, End, Running, Settings,
         store::{CreateError, Identity, disk::Folder},
@@ -26,6 +27,8 @@ use crate::{
 const FOLDER: &str = "log";
 /// The file that says that there is a log, whole.
 const IDENTITY: &str = "identity";
+/// Where the CA's key lay in the open before the state held it sealed.
+pub(crate) const PLAIN_KEY_FILE: &str = "ca.key";
 
 /// Why a proposal did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -175,10 +178,10 @@ pub(crate) fn refuse_missing(dir: &Path) -> Result<(), Failure> {
             "it holds an agent.key".into(),
             "give the coordinator a --data-dir of its own".into(),
         )
-    } else if dir.join("ca.key").exists() {
+    } else if let Some(key) = [OPENER_FILE, PLAIN_KEY_FILE].into_iter().find(|name| dir.join(name).exists()) {
         (
             format!("{} is half-made", dir.display()),
-            format!("it has a ca.key, but no {FOLDER}/{IDENTITY}: init was interrupted, or the log was lost"),
+            format!("it has a {key}, but no {FOLDER}/{IDENTITY}: init was interrupted, or the log was lost"),
             "after an interrupted init: empty the directory and run init again; else put the log back from a copy"
                 .into(),
         )
@@ -203,7 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let what = || refuse_missing(folder.path()).unwrap_err().what;
         assert!(what().ends_with("holds no cluster"));
-        fs::write(folder.path().join("ca.key"), "x").unwrap();
+        fs::write(folder.path().join(OPENER_FILE), "x").unwrap();
         assert!(what().ends_with("is half-made"));
         fs::write(folder.path().join("agent.key"), "x").unwrap();
         assert!(what().ends_with("belongs to an agent"));

@@ -14,7 +14,7 @@ pub(in crate::gate) struct Id(pub(in crate::gate) u64);
 
 /// What a certificate said.
 #[derive(Clone, Debug)]
-pub(in crate::gate) struct Shown {
+pub(crate) struct Shown {
     pub(in crate::gate) subject: Subject,
     pub(in crate::gate) key: KeyFingerprint,
     pub(in crate::gate) not_after: Timestamp,

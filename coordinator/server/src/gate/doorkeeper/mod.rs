@@ -162,6 +162,15 @@ impl Doorkeeper {
         }
     }
 
+    /// A certificate was renewed for a name and key: its connections live for as long as that one counts.
+    pub(super) fn renewed(&mut self, renewed: &Shown) {
+        for shown in self.guests.values_mut().filter_map(|guest| guest.shown.as_mut()) {
+            if shown.subject == renewed.subject && shown.key == renewed.key {
+                shown.not_after = shown.not_after.max(renewed.not_after);
+            }
+        }
+    }
+
     /// A round through the house.
     pub(super) fn round(&mut self, now: Instant, clock: Timestamp) -> Vec<Order> {
         let mut orders = Vec::new();

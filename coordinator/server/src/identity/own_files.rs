@@ -1,0 +1,229 @@
+//! What a replica keeps for itself from the CA: its certificate, the roots as a file, the administrator's context. They
+//! heal by themselves, whatever ran out or was rotated while the replica was off.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use mainstay_common::{
+    ExitCode, Failure, ReplicaId, Timestamp, UserName,
+    identity::Subject,
+    process::{
+        context::Context,
+        data_dir::{self, DataDir},
+        now,
+        shutdown::CancellationToken,
+        tls::{Certificate, Credentials, issuer_of, new_key, signing_request},
+    },
+};
+use mainstay_core::{Actor, Command, KeyFingerprint, ca};
+use rcgen::KeyPair;
+use rustls::ServerConfig;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Authority, Request, Unsigned, ca::fingerprint};
+use crate::{gate, log::Log};
+
+/// The roots that count, PEM: a copy for people and their tools.
+pub(crate) const CA_FILE: &str = "ca.crt";
+/// The replica's certificate.
+const CERTIFICATE_FILE: &str = "replica.crt";
+/// Its key.
+const KEY_FILE: &str = "replica.key";
+/// The administrator's context.
+const CONTEXT_FILE: &str = "admin.context";
+/// How often dates are looked at.
+const LOOK: Duration = Duration::from_secs(600);
+
+/// The files, and the TLS that follows from them.
+pub(crate) struct OwnFiles {
+    dir: Arc<DataDir>,
+    authority: Arc<Authority>,
+    log: Log,
+    tls: Arc<ArcSwap<ServerConfig>>,
+}
+
+impl OwnFiles {
+    /// Brings everything up to date.
+    ///
+    /// # Errors
+    /// Where the replica cannot have a certificate that counts.
+    pub(crate) fn open(dir: Arc<DataDir>, authority: Arc<Authority>, log: Log) -> Result<Self, Failure> {
+        let served = serve(&dir, &authority, log.replica())?;
+        let files = Self { dir, authority, log, tls: Arc::new(ArcSwap::new(served)) };
+        files.tell();
+        Ok(files)
+    }
+
+    /// Read anew for every handshake.
+    pub(crate) fn tls(&self) -> Arc<ArcSwap<ServerConfig>> {
+        Arc::clone(&self.tls)
+    }
+
+    /// Keeps everything up to date until `stop`.
+    pub(crate) async fn keep(self, stop: CancellationToken) {
+        let mut state = self.log.watch();
+        let mut version = state.borrow_and_update().ca.version();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.tick().await;
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                changed = state.changed() => {
+                    let now = state.borrow_and_update().ca.version();
+                    if changed.is_err() || std::mem::replace(&mut version, now) == now {
+                        if changed.is_err() { return }
+                        continue;
+                    }
+                }
+                () = stop.cancelled() => return,
+            }
+            match serve(&self.dir, &self.authority, self.log.replica()) {
+                Ok(served) => self.tls.store(served),
+                Err(failure) => tracing::warn!(what = failure.what, why = failure.why, "the replica serves as before"),
+            }
+            if let Some(user) = self.tell() {
+                self.note(user).await;
+            }
+        }
+    }
+
+    /// A rotation waits for nobody whose context was healed here.
+    async fn note(&self, user: UserName) {
+        let state = self.log.read();
+        if state.ca.phase() == ca::Phase::Settled {
+            return;
+        }
+        let command = Command::Ca(ca::Command::Acknowledge(ca::Holder::User(user), state.ca.version()));
+        let by = self.log.own(Actor::Replica(self.log.replica().clone()));
+        if let Err(error) = self.log.propose(by, command).await {
+            tracing::debug!(%error, "not noted; people hold up nothing");
+        }
+    }
+
+    /// The copies for people; without them everything goes on. Whose context has a certificate by the root that issues.
+    fn tell(&self) -> Option<UserName> {
+        let roots = self.authority.bundle();
+        if fs::read_to_string(self.dir.file(CA_FILE)).ok().as_ref() != Some(&roots)
+            && let Err(failure) = write(&self.dir, CA_FILE, &roots)
+        {
+            tracing::warn!(what = failure.what, why = failure.why, "the copy of the roots is old");
+        }
+        self.heal_context().unwrap_or_else(|why| {
+            tracing::warn!(why, "{CONTEXT_FILE} is old: mainstay-coordinator admin makes a new one");
+            None
+        })
+    }
+
+    /// The administrator's context on this machine gets a fresh certificate for the key that it has, as long as the
+    /// state knows that key: whoever can read the file is root here, and could have a new one anyway.
+    fn heal_context(&self) -> Result<Option<UserName>, String> {
+        let path = self.dir.file(CONTEXT_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mut context = Context::load(&path).map_err(|failure| failure.what)?;
+        let read = Certificate::from_pem(&context.certificate).map_err(|error| error.to_string())?;
+        let key = KeyFingerprint(read.spki_sha256);
+        if !self.log.read().users.allows(&context.user, context.role, key) {
+            return Ok(None);
+        }
+        let roots = self.authority.bundle();
+        let counts = is_good(&context.certificate, &read, now(), self.authority.pin(), 2);
+        if counts && context.ca == roots {
+            return Ok(Some(context.user));
+        }
+        if !counts {
+            let pair = KeyPair::from_pem(&context.key).map_err(|error| error.to_string())?;
+            let csr = signing_request(&pair).map_err(|error| error.to_string())?;
+            let request = Request::from_der(&csr).map_err(|error| error.to_string())?;
+            if request.key() != key {
+                return Err("its key is not that of its certificate".into());
+            }
+            let subject = Subject::User(context.role, context.user.clone());
+            let signed = self.authority.sign_client(&request, subject, now());
+            context.certificate = signed.map_err(|error| error.to_string())?;
+        }
+        context.ca = roots;
+        context.save(&path).map_err(|error| error.to_string())?;
+        tracing::info!(user = %context.user, "the administrator's context on this machine is fresh again");
+        Ok(Some(context.user))
+    }
+}
+
+/// Whether a certificate counts, is by the root that issues, and has at least one `parts`th of its life left.
+fn is_good(pem: &str, read: &Certificate, now: Timestamp, issuer: [u8; 32], parts: u32) -> bool {
+    let life = read.not_after.since(read.not_before);
+    read.not_before <= now && read.not_after.since(now) > life / parts && issuer_of(pem) == Some(issuer)
+}
+
+/// The replica's TLS. Its certificate is made anew when less than a third of its life is left, when another root
+/// issues, or when it is missing or damaged.
+fn serve(dir: &DataDir, authority: &Authority, replica: &ReplicaId) -> Result<Arc<ServerConfig>, Failure> {
+    let there = there(dir, replica, authority);
+    let (certificate, key) = match there {
+        Some((certificate, key, true)) => (certificate, key),
+        old => match issue_replica(dir, replica, |key, subject, now| authority.sign_replica(key, subject, now)) {
+            Ok(made) => {
+                tracing::info!(%replica, "replica's certificate made anew");
+                made
+            }
+            Err(failure) => match old {
+                Some((certificate, key, _)) => {
+                    tracing::warn!(
+                        why = failure.why,
+                        "the replica's certificate is not renewed; the old one counts yet"
+                    );
+                    (certificate, key)
+                }
+                None => return Err(failure),
+            },
+        },
+    };
+    let certificate = format!("{certificate}{}", authority.ways());
+    let served = gate::server_config(&Credentials { ca: authority.bundle(), certificate, key });
+    served.map_err(|why| {
+        let what = format!("{} is damaged", dir.file(CERTIFICATE_FILE).display());
+        Failure::new(ExitCode::Failed, what, why, "remove replica.crt and replica.key, and start again")
+    })
+}
+
+/// Certificate and key as they lie there, if they count; and whether they are good for long.
+fn there(dir: &DataDir, replica: &ReplicaId, authority: &Authority) -> Option<(String, String, bool)> {
+    let read = |name: &str| fs::read_to_string(dir.file(name)).ok();
+    let (certificate, key) = (read(CERTIFICATE_FILE)?, read(KEY_FILE)?);
+    let about = Certificate::from_pem(&certificate).ok()?;
+    let pair = KeyPair::from_pem(&key).ok()?;
+    let fits = about.spki_sha256 == fingerprint(&pair).0 && about.identity.subject == Subject::Replica(replica.clone());
+    let counts = fits && about.not_before <= now() && now() < about.not_after;
+    let fresh = is_good(&certificate, &about, now(), authority.pin(), 3)
+        && about.not_after.since(now()) > authority.replica_life() / 3;
+    counts.then_some((certificate, key, fresh))
+}
+
+/// Makes a replica's key and certificate, and writes both.
+pub(crate) fn issue_replica(
+    dir: &DataDir,
+    replica: &ReplicaId,
+    sign: impl FnOnce(&KeyPair, Subject, Timestamp) -> Result<String, Unsigned>,
+) -> Result<(String, String), Failure> {
+    let key = new_key();
+    let certificate = sign(&key, Subject::Replica(replica.clone()), now()).map_err(|error| {
+        let try_next = match &error {
+            Unsigned::Closed(_) => "put that file back from a copy: without it nothing can be signed here",
+            Unsigned::Request(_) | Unsigned::Ca(_) => "put the data directory back from a copy",
+        };
+        Failure::new(ExitCode::Failed, "the replica has no certificate that counts", error.to_string(), try_next)
+    })?;
+    let key = key.serialize_pem();
+    write(dir, KEY_FILE, &key)?;
+    write(dir, CERTIFICATE_FILE, &certificate)?;
+    Ok((certificate, key))
+}
+
+/// Writes a file of the data directory whole.
+pub(crate) fn write(dir: &DataDir, name: &str, content: &str) -> Result<(), Failure> {
+    let mode = if name.ends_with(".crt") { 0o644 } else { 0o600 };
+    let path = dir.file(name);
+    data_dir::replace(&path, content.as_bytes(), mode).map_err(|error| data_dir::unusable(&path, &error))
+}
