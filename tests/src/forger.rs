@@ -1,7 +1,5 @@
 //! Certificates as nobody should have them, signed with the cluster's own CA key or by a CA that looks like it.
 
-use std::fs;
-
 use mainstay_common::{
     ClusterId,
     process::{
@@ -15,7 +13,7 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-use crate::Cluster;
+use crate::{Cluster, ca_key};
 
 /// Whoever holds a CA's key.
 #[derive(Debug)]
@@ -56,8 +54,7 @@ impl Forger {
     pub fn of(cluster: &Cluster) -> Self {
         let folder = cluster.coordinator_folder();
         let context = Context::load(&folder.join("admin.context")).unwrap_or_else(|error| panic!("{error}"));
-        let key = fs::read_to_string(folder.join("ca.key")).expect("the CA's key");
-        let key = KeyPair::from_pem(&key).expect("a key");
+        let key = ca_key::of(&folder);
         let issuer = Issuer::from_ca_cert_pem(&context.ca, key).expect("the CA");
         Self { cluster: context.cluster_id, trusted: context.ca, issuer }
     }

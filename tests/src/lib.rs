@@ -1,5 +1,6 @@
 //! What stories about the whole are told with: real programs, real engines, real mounts, and patience with a deadline.
 
+pub mod ca_key;
 pub mod caller;
 pub mod caretaker;
 pub mod cgroup;

@@ -17,6 +17,7 @@ use tonic::Code;
 const TABLE: &str = "
                                                           nobody agent viewer operator admin replica
 mainstay.v1.Enrol/Redeem                                  yes    yes   yes    yes      yes   yes
+mainstay.v1.Enrol/Reenrol                                 yes    yes   yes    yes      yes   yes
 mainstay.v1.Agent/Session                                 -      yes   -      -        -     -
 mainstay.v1.Agent/Renew                                   -      yes   -      -        -     -
 mainstay.v1.Viewer/GetStatus                              -      -     yes    yes      yes   -
@@ -32,6 +33,7 @@ mainstay.v1.Viewer/ListRules                              -      -     yes    ye
 mainstay.v1.Viewer/ListReceivers                          -      -     yes    yes      yes   -
 mainstay.v1.Viewer/GetDelivery                            -      -     yes    yes      yes   -
 mainstay.v1.Viewer/ListAudit                              -      -     yes    yes      yes   -
+mainstay.v1.Viewer/GetCa                                  -      -     yes    yes      yes   -
 mainstay.v1.Viewer/GetContext                             -      -     yes    yes      yes   -
 mainstay.v1.Viewer/Renew                                  -      -     yes    yes      yes   -
 mainstay.v1.Operator/LabelNode                            -      -     -      yes      yes   -
@@ -44,6 +46,7 @@ mainstay.v1.Admin/ListUsers                               -      -     -      - 
 mainstay.v1.Admin/RevokeUser                              -      -     -      -        yes   -
 mainstay.v1.Admin/RemoveNode                              -      -     -      -        yes   -
 mainstay.v1.Admin/Declare                                 -      -     -      -        yes   -
+mainstay.v1.Admin/RotateCa                                -      -     -      -        yes   -
 grpc.health.v1.Health/Check                               yes    yes   yes    yes      yes   yes
 grpc.reflection.v1.ServerReflection/ServerReflectionInfo  -      yes   yes    yes      yes   -
 ";

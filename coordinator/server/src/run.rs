@@ -29,8 +29,6 @@ const MAX_ENROLMENT_BYTES: usize = 8 * 1024;
 const MAX_PROBE_BYTES: usize = 4 * 1024;
 /// Largest message from a person.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
-/// Largest message from an administrator: a folder of declarations.
-const MAX_DECLARATION_BYTES: usize = 1024 * 1024;
 
 /// How long parts may take to end: SIGTERM ends the whole within 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -146,7 +144,7 @@ pub async fn run(
                 .max_decoding_message_size(MAX_REQUEST_BYTES),
         )
         .add_service(
-            pb::admin_server::AdminServer::new(AdminService(shared)).max_decoding_message_size(MAX_DECLARATION_BYTES),
+            pb::admin_server::AdminServer::new(AdminService(shared)).max_decoding_message_size(gate::DECLARATION_BYTES),
         )
         .add_service(reflection()?.max_decoding_message_size(MAX_PROBE_BYTES));
     let (listen, http) = addresses;

@@ -72,7 +72,13 @@ impl pb::enrol_server::Enrol for EnrolService {
 impl EnrolService {
     /// What is cheap to look at comes first: anybody may ask.
     fn come_back(&self, asked: &pb::ReenrolRequest) -> Result<(NodeId, String), Status> {
-        let shown = Certificate::from_der(&asked.certificate).map_err(|error| failure::not_ours(&error.to_string()))?;
+        let shown = Certificate::from_der(&asked.certificate).map_err(|error| {
+            failure::invalid(
+                "that is no certificate of a node",
+                &error.to_string(),
+                "mainstay-agent enroll with a new token",
+            )
+        })?;
         let key = KeyFingerprint(shown.spki_sha256);
         let Subject::Agent(node) = shown.identity.subject else {
             return Err(failure::not_ours("only nodes come back this way"));

@@ -14,7 +14,7 @@ use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Caller, Peer, Refusal, Refusals, limits::CALL_BYTES};
+use super::{Caller, Peer, Refusal, Refusals, limits::call_bytes};
 use crate::{api::failure, log::Log};
 
 /// The one call whose messages are large, and never end. One service has one limit for its messages: without this,
@@ -137,7 +137,8 @@ where
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 if request.uri().path() != SESSION {
-                    request = request.map(|body| Body::new(Limited::new(body, CALL_BYTES)));
+                    let limit = call_bytes(request.uri().path());
+                    request = request.map(|body| Body::new(Limited::new(body, limit)));
                 }
                 Either::Left(self.inner.call(request))
             }

@@ -50,7 +50,14 @@ const OTHER_DESCRIPTORS: usize = 192;
 /// Streams of one connection: an agent needs two, a person's screen a handful.
 const STREAMS: u32 = 16;
 /// Bytes of a call's request that is no long stream of an agent: a signing request, a question.
-pub(super) const CALL_BYTES: usize = 64 * 1024;
+const CALL_BYTES: usize = 64 * 1024;
+/// Bytes of an administrator's declarations: a folder of files.
+pub(crate) const DECLARATION_BYTES: usize = 1024 * 1024;
+
+/// Bytes that a call's request may have; asked for callers who may make that call.
+pub(super) fn call_bytes(path: &str) -> usize {
+    if path == "/mainstay.v1.Admin/Declare" { DECLARATION_BYTES } else { CALL_BYTES }
+}
 
 /// How many connections of each kind there may be: one budget never eats another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
