@@ -5,6 +5,8 @@
 mod abuse;
 mod alerts;
 mod bad_input;
+mod ca_rotation;
+mod clocks;
 mod containers;
 mod dev;
 mod disks;

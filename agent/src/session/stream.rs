@@ -6,7 +6,7 @@ use mainstay_common::{
     Timestamp,
     process::{
         now,
-        tls::{channel, dial, explain, is_out_of_date},
+        tls::{Verdict, dial, explain, watched_channel},
     },
     text::Shown,
     time,
@@ -52,15 +52,17 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    fn from_status(status: &Status, held: &Held) -> Self {
+    fn from_status(status: &Status, held: &Held, verdict: &Verdict) -> Self {
         let mut lines = status.message().lines();
         if status.code() == Code::PermissionDenied && lines.next() == Some(NODE_REMOVED) {
             return Self::Removed(Shown::new(&lines.collect::<Vec<_>>().join(" ")).cut(300).to_string());
         }
-        let reason =
-            explain(status).unwrap_or_else(|| format!("{}: {}", status.code(), Shown::new(status.message()).cut(300)));
+        let reason = verdict
+            .words()
+            .or_else(|| explain(status))
+            .unwrap_or_else(|| format!("{}: {}", status.code(), Shown::new(status.message()).cut(300)));
         let (certificate, clock) = (&held.certificate, now());
-        if is_out_of_date(status) || (status.source().is_some() && clock > certificate.not_after) {
+        if verdict.is_out_of_date() || (status.source().is_some() && clock > certificate.not_after) {
             let (begin, end) = (certificate.not_before, certificate.not_after);
             let why = format!("{reason}: it counts from {begin} to {end}, and this machine's clock says {clock}");
             return Self::OutOfDate(why, Box::new(held.clone()));
@@ -77,8 +79,8 @@ pub(super) async fn speak(voice: &Voice, address: &str, retry: &mut Retry, last_
         Ok(stream) => stream,
         Err(error) => return Ended::Because(error.to_string()),
     };
-    let channel = match timeout(ANSWER, channel(stream)).await {
-        Ok(Ok(channel)) => channel,
+    let (channel, verdict) = match timeout(ANSWER, watched_channel(stream)).await {
+        Ok(Ok(watched)) => watched,
         Ok(Err(error)) => return Ended::Because(error.to_string()),
         Err(_) => return Ended::Because("no answer".into()),
     };
@@ -100,7 +102,7 @@ pub(super) async fn speak(voice: &Voice, address: &str, retry: &mut Retry, last_
     };
     let (instructions, first) = match timeout(ANSWER, opening).await {
         Ok(Ok(opened)) => opened,
-        Ok(Err(status)) => return Ended::from_status(&status, &held),
+        Ok(Err(status)) => return Ended::from_status(&status, &held, &verdict),
         Err(_) => return Ended::Because(format!("no welcome within {}", time::span(ANSWER))),
     };
     let Some(pb::Instruction { instruction: Some(Instruction::Welcome(welcome)) }) = first else {
@@ -112,7 +114,8 @@ pub(super) async fn speak(voice: &Voice, address: &str, retry: &mut Retry, last_
     let reporter = Reporter { voice, asked: false };
     let agrees = clocks_agree(welcome.sent_at_ms);
     let holding = Holding::new(identity.watch_held(), held);
-    let speaking = Speaking { voice, reports, told: Told::default(), pending: VecDeque::new(), holding, agrees };
+    let speaking =
+        Speaking { voice, reports, told: Told::default(), pending: VecDeque::new(), holding, verdict, agrees };
     speaking.run(instructions, reporter).await
 }
 
@@ -165,6 +168,7 @@ struct Speaking<'a> {
     /// Parts of a sample that was too large for one message.
     pending: VecDeque<pb::Sample>,
     holding: Holding,
+    verdict: Verdict,
     /// This machine's clock can be relied on.
     agrees: bool,
 }
@@ -189,7 +193,7 @@ impl Speaking<'_> {
                     // What a newer coordinator may say.
                     Ok(Some(pb::Instruction { instruction: None })) => {}
                     Ok(None) => return Ended::Because("the replica ended the session".into()),
-                    Err(status) => return Ended::from_status(&status, &self.holding.shown),
+                    Err(status) => return Ended::from_status(&status, &self.holding.shown, &self.verdict),
                 },
                 () = self.holding.changed() => {}
                 room = self.reports.reserve(), if owes => {
@@ -357,7 +361,8 @@ mod tests {
     #[test]
     fn only_the_exact_words_mean_removed() {
         let held = Held::of_nobody();
-        let ended = |status: Status| matches!(Ended::from_status(&status, &held), Ended::Removed(_));
+        let ended =
+            |status: Status| matches!(Ended::from_status(&status, &held, &Verdict::default()), Ended::Removed(_));
         assert!(ended(Status::permission_denied("node removed\nby anna")));
         assert!(!ended(Status::permission_denied("not allowed")));
         assert!(!ended(Status::unauthenticated("node removed")));

@@ -5,7 +5,7 @@ use mainstay_common::{
     identity::HumanRole,
     process::{
         context::Context,
-        tls::{self, Certificate},
+        tls::{self, Certificate, Verdict},
     },
     text::Shown,
     time::span,
@@ -79,8 +79,16 @@ pub(crate) fn lost(call: Call, why: &str) -> Failure {
 }
 
 /// The coordinator refused the certificate itself, which in TLS 1.3 shows at the first call.
-pub(crate) fn certificate_refused(status: &Status, context: &Context, now: Timestamp) -> Option<Failure> {
-    let words = tls::explain(status)?;
+pub(crate) fn certificate_refused(
+    status: &Status,
+    verdict: &Verdict,
+    context: &Context,
+    now: Timestamp,
+) -> Option<Failure> {
+    let mut words = verdict.words().or_else(|| tls::explain(status))?;
+    if verdict.is_out_of_date() && words.contains("another cluster") {
+        words.push_str(", or of a CA that was rotated out while nobody used this context");
+    }
     let dates = Certificate::from_pem(&context.certificate).map_or_else(
         |error| error.to_string(),
         |read| format!("it counts from {} to {}; this machine's clock says {now}", read.not_before, read.not_after),

@@ -14,7 +14,7 @@ use mainstay_common::{
     process::{
         context::Context,
         now,
-        tls::{self, Credentials},
+        tls::{self, Credentials, Verdict},
     },
 };
 use mainstay_proto::v1::{admin_client::AdminClient, operator_client::OperatorClient, viewer_client::ViewerClient};
@@ -39,7 +39,7 @@ pub(crate) struct Session {
     located: Located,
     /// Only this address, whatever the context says.
     only: Option<String>,
-    channel: Option<Channel>,
+    channel: Option<(Channel, Verdict)>,
     keeping: Option<JoinHandle<()>>,
 }
 
@@ -101,10 +101,10 @@ impl Session {
         call: Call,
         ask: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        let channel = self.connected().await?;
+        let (channel, verdict) = self.connected().await?;
         let failure = match timeout(ANSWER, ask(channel)).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) => failure::certificate_refused(&status, &self.located.context, now())
+            Ok(Err(status)) => failure::certificate_refused(&status, &verdict, &self.located.context, now())
                 .unwrap_or_else(|| failure::from_status(&status, call)),
             Err(_) => failure::lost(call, &format!("no answer within {}s", ANSWER.as_secs())),
         };
@@ -114,14 +114,14 @@ impl Session {
         Err(failure)
     }
 
-    async fn connected(&mut self) -> Result<Channel, Failure> {
+    async fn connected(&mut self) -> Result<(Channel, Verdict), Failure> {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
         let addresses =
             self.only.as_ref().map_or_else(|| self.located.context.addresses.clone(), |only| vec![only.clone()]);
-        let (address, channel) = connect(&self.located, &addresses).await?;
-        self.channel = Some(channel.clone());
+        let (address, channel, verdict) = watched(&self.located, &addresses).await?;
+        self.channel = Some((channel.clone(), verdict.clone()));
         let answered = self.only.is_none().then_some(address);
         let (located, keeper) = (self.located.clone(), channel.clone());
         self.keeping = Some(tokio::spawn(async move {
@@ -130,7 +130,7 @@ impl Session {
                 tracing::debug!(what = failure.what, why = failure.why);
             }
         }));
-        Ok(channel)
+        Ok((channel, verdict))
     }
 
     /// Brings the context file up to date now: what was just changed may be about it.
@@ -138,7 +138,7 @@ impl Session {
     /// # Errors
     /// Why it could not be.
     pub(crate) async fn refresh(&mut self) -> Result<(), Failure> {
-        let channel = self.connected().await?;
+        let (channel, _) = self.connected().await?;
         if let Some(keeping) = self.keeping.take() {
             drop(keeping.await);
         }
@@ -161,6 +161,11 @@ impl Session {
 /// # Errors
 /// Each address with its reason.
 pub(crate) async fn connect(located: &Located, addresses: &[String]) -> Result<(String, Channel), Failure> {
+    watched(located, addresses).await.map(|(address, channel, _)| (address, channel))
+}
+
+/// The same, and where TLS says why it ended the connection.
+async fn watched(located: &Located, addresses: &[String]) -> Result<(String, Channel, Verdict), Failure> {
     let context = &located.context;
     let credentials =
         Credentials { ca: context.ca.clone(), certificate: context.certificate.clone(), key: context.key.clone() };
@@ -171,7 +176,7 @@ pub(crate) async fn connect(located: &Located, addresses: &[String]) -> Result<(
     let is_dev = located.name.as_deref().is_some_and(|name| name.starts_with("dev"));
     let reached = dial::any(addresses, &server_name(&context.cluster_id), &config).await;
     let (address, stream) = reached.map_err(|unreached: Vec<_>| dial::failure(&unreached, is_dev))?;
-    let channel = tls::channel(stream).await.map_err(|error| {
+    let (channel, verdict) = tls::watched_channel(stream).await.map_err(|error| {
         Failure::new(
             ExitCode::Unreachable,
             format!("{address} does not speak gRPC"),
@@ -179,5 +184,5 @@ pub(crate) async fn connect(located: &Located, addresses: &[String]) -> Result<(
             "mainstay context ls",
         )
     })?;
-    Ok((address, channel))
+    Ok((address, channel, verdict))
 }

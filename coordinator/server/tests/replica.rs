@@ -2,148 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+mod lab;
 
+use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
+
+use lab::{Replica, credentials, eventually, hello, one_disk, session};
 use mainstay_common::{
-    ExitCode, Failure,
-    identity::server_name,
-    process::{
-        context::Context,
-        now,
-        shutdown::CancellationToken,
-        tls::{self, Credentials},
-    },
-    token::JoinToken,
+    ExitCode,
+    process::tls::{self, Credentials},
 };
-use mainstay_coordinator::{InitConfig, Lives, ServeConfig, Started, init, run};
 use mainstay_proto::v1::{
-    self as pb, admin_client::AdminClient, agent_client::AgentClient, enrol_client::EnrolClient,
-    operator_client::OperatorClient, report, viewer_client::ViewerClient,
+    self as pb, admin_client::AdminClient, operator_client::OperatorClient, report, viewer_client::ViewerClient,
 };
-use rcgen::KeyPair;
-use tokio::{sync::oneshot, task::JoinHandle};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, transport::Channel};
-
-struct Replica {
-    listen: SocketAddr,
-    http: SocketAddr,
-    admin: Context,
-    stop: CancellationToken,
-    life: JoinHandle<Result<(), Failure>>,
-    folder: tempfile::TempDir,
-}
-
-impl Replica {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = InitConfig {
-            data_dir: folder.path().join("data"),
-            cluster: "test".into(),
-            advertise: "127.0.0.1:7443".into(),
-        };
-        let admin = init(&config).unwrap().context;
-        Self::serve(folder, admin).await
-    }
-
-    async fn serve(folder: tempfile::TempDir, admin: Context) -> Self {
-        let stop = CancellationToken::new();
-        let (started, ready) = oneshot::channel();
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let config = ServeConfig {
-            data_dir: folder.path().join("data"),
-            listen: any,
-            http: any,
-            announce_listen: false,
-            lives: Lives::default(),
-        };
-        let life = tokio::spawn(run(config, stop.clone(), started));
-        let Started { listen, http, .. } = ready.await.expect("the replica starts");
-        Self { listen, http, admin, stop, life, folder }
-    }
-
-    async fn stop(self) -> (tempfile::TempDir, Context) {
-        self.stop.cancel();
-        self.life.await.unwrap().unwrap();
-        (self.folder, self.admin)
-    }
-
-    async fn admin(&self) -> Channel {
-        self.channel(&credentials(&self.admin)).await
-    }
-
-    async fn channel(&self, credentials: &Credentials) -> Channel {
-        let name = server_name(&self.admin.cluster_id);
-        self.dial(&name, tls::client_config(credentials).unwrap()).await.unwrap()
-    }
-
-    async fn anonymous(&self, pin: [u8; 32]) -> Result<Channel, tls::DialError> {
-        self.dial("enrol.mainstay.internal", tls::pinned_config(pin)).await
-    }
-
-    async fn dial(&self, name: &str, config: Arc<rustls::ClientConfig>) -> Result<Channel, tls::DialError> {
-        let stream = tls::dial(&self.listen.to_string(), name, config, Duration::from_secs(5)).await?;
-        Ok(tls::channel(stream).await.unwrap())
-    }
-
-    async fn token(&self, uses: u32) -> JoinToken {
-        let request = pb::CreateTokenRequest { role: "agent".into(), ttl_ms: 60_000, uses };
-        let made = AdminClient::new(self.admin().await).create_token(request).await.unwrap();
-        made.into_inner().token.parse().unwrap()
-    }
-
-    async fn redeem(&self, token: &JoinToken, key: &KeyPair, name: &str) -> Result<Credentials, tonic::Status> {
-        let request = pb::RedeemRequest {
-            token_id: token.id.to_string(),
-            secret: token.secret.0.to_vec(),
-            csr: tls::signing_request(key).unwrap(),
-            name: name.into(),
-        };
-        let channel = self.anonymous(token.ca_pin).await.unwrap();
-        let answer = EnrolClient::new(channel).redeem(request).await?.into_inner();
-        Ok(Credentials { ca: answer.ca, certificate: answer.certificate, key: key.serialize_pem() })
-    }
-}
-
-fn credentials(context: &Context) -> Credentials {
-    Credentials { ca: context.ca.clone(), certificate: context.certificate.clone(), key: context.key.clone() }
-}
-
-/// A session that sends what it is given, and the node's stream of instructions.
-async fn session(
-    channel: Channel,
-    reports: Vec<report::Report>,
-) -> Result<(tokio::sync::mpsc::Sender<pb::Report>, tonic::Streaming<pb::Instruction>), tonic::Status> {
-    let (send, receive) = tokio::sync::mpsc::channel(16);
-    for report in reports {
-        send.send(pb::Report { report: Some(report) }).await.unwrap();
-    }
-    let answer = AgentClient::new(channel).session(ReceiverStream::new(receive)).await?;
-    Ok((send, answer.into_inner()))
-}
-
-fn hello() -> report::Report {
-    let hello = pb::Hello { version: "t".into(), boot_id: "b".into(), interval_ms: 1_000, sent_at_ms: now().0 };
-    report::Report::Hello(hello)
-}
-
-fn one_disk() -> report::Report {
-    let disk = pb::Disk { mount: b"/data \xff".to_vec(), state: 1, ..pb::Disk::default() };
-    let disks = pb::DiskTable { read_at_ms: now().0, whole: true, changed: vec![disk], removed: vec![] };
-    report::Report::Sample(pb::Sample { disks: Some(disks), ..pb::Sample::default() })
-}
-
-async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    let mut again = tokio::time::interval(Duration::from_millis(20));
-    loop {
-        again.tick().await;
-        if let Some(value) = ask().await {
-            return value;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_enrols_once_and_its_sample_becomes_a_row() {
@@ -324,7 +195,7 @@ async fn a_message_over_the_limit_is_refused_and_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn root_makes_a_new_administrator_and_the_old_context_ends() {
     let replica = Replica::start().await;
-    let fresh = mainstay_coordinator::admin_socket::request(&replica.folder.path().join("data")).await.unwrap();
+    let fresh = mainstay_coordinator::admin_socket::request(&replica.data()).await.unwrap();
     let channel = replica.channel(&credentials(&fresh)).await;
     AdminClient::new(channel).list_tokens(pb::ListTokensRequest {}).await.unwrap();
     let old = AdminClient::new(replica.admin().await).list_tokens(pb::ListTokensRequest {}).await.unwrap_err();

@@ -5,11 +5,18 @@ use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Credentials, Rejected, provider};
+use super::{
+    Credentials, Rejected, provider,
+    verdict::{Verdict, Watched},
+};
 use crate::Timestamp;
 
 /// Why no connection came about.
@@ -111,7 +118,7 @@ fn tls_error(error: &io::Error) -> DialError {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other error speaks for itself")]
-fn tls_words(error: &rustls::Error) -> String {
+pub(super) fn tls_words(error: &rustls::Error) -> String {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
     match error {
         Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
@@ -156,6 +163,23 @@ fn moment(time: UnixTime) -> Timestamp {
 /// # Errors
 /// Where the HTTP/2 handshake fails.
 pub async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
+    over(stream).await
+}
+
+/// The same, and where TLS says why it ended the connection.
+///
+/// # Errors
+/// As for [`channel`].
+pub async fn watched_channel(stream: TlsStream<TcpStream>) -> Result<(Channel, Verdict), tonic::transport::Error> {
+    let verdict = Verdict::default();
+    let channel = over(Watched { stream, verdict: verdict.clone() }).await?;
+    Ok((channel, verdict))
+}
+
+async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut once = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_| {
         let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
@@ -174,28 +198,14 @@ pub async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::tra
 /// Finds the reason in a failed call: in TLS 1.3 a refused certificate arrives here, deep in the chain of causes.
 #[must_use]
 pub fn explain(status: &tonic::Status) -> Option<String> {
-    tls_cause(status).map(tls_words)
-}
-
-/// Whether a call failed because our certificate counts no more: it ran out, or its root is trusted no longer.
-#[must_use]
-pub fn is_out_of_date(status: &tonic::Status) -> bool {
-    use rustls::{AlertDescription as Alert, Error};
-    matches!(
-        tls_cause(status),
-        Some(Error::AlertReceived(Alert::CertificateExpired | Alert::UnknownCA | Alert::DecryptError))
-    )
-}
-
-fn tls_cause(status: &tonic::Status) -> Option<&rustls::Error> {
     let mut cause: Option<&(dyn StdError + 'static)> = status.source();
     while let Some(error) = cause {
         let tls = error.downcast_ref::<rustls::Error>().or_else(|| {
             let io = error.downcast_ref::<io::Error>()?;
             io.get_ref()?.downcast_ref::<rustls::Error>()
         });
-        if tls.is_some() {
-            return tls;
+        if let Some(tls) = tls {
+            return Some(tls_words(tls));
         }
         cause = error.source();
     }

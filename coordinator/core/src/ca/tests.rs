@@ -164,3 +164,10 @@ fn root(key: u8) -> NewRoot {
 fn node(name: &str) -> NodeId {
     name.parse().unwrap()
 }
+
+#[test]
+fn ninety_days_after_its_end_a_certificate_shows_nobody() {
+    let day = |days: u64| NOON.plus(Duration::from_secs(days * 86_400));
+    assert!(may_come_back(NOON, day(89)) && may_come_back(day(1), NOON));
+    assert!(!may_come_back(NOON, day(90)));
+}

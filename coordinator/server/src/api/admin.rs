@@ -141,6 +141,7 @@ impl pb::admin_server::Admin for AdminService {
         let signing = identity::Request::from_der(&asked.csr).map_err(|error| failure::unsigned(&error))?;
         let added_at = now();
         let user = user::User { role, key: signing.key(), added_at, added_by: added_by.clone(), revoked_at: None };
+        self.0.ca.issuing().map_err(|error| failure::unsigned(&error))?;
         let noted_by = by.clone();
         self.propose(by, Command::User(user::Command::Add(name.clone(), user))).await?;
         let subject = Subject::User(role, name.clone());

@@ -27,6 +27,8 @@ impl pb::enrol_server::Enrol for EnrolService {
         let node: NodeId = asked.name.parse().map_err(|error| failure::invalid_name(&error))?;
         let secret =
             asked.secret.try_into().map_err(|_| failure::invalid("not a token", "its secret has 16 bytes", ""))?;
+        // Where nothing can be signed, no use is taken.
+        self.0.ca.issuing().map_err(|error| failure::unsigned(&error))?;
         let secret_sha256 = KeyFingerprint(Secret(secret).sha256());
         let redeem = token::Redeem { token: token.clone(), secret_sha256, key: signing.key(), node };
         let by = By { actor: Actor::Token(token.clone()), from: origin };

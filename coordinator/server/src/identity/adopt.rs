@@ -44,3 +44,38 @@ pub(crate) async fn adopt_plain_key(dir: &DataDir, log: &Log) -> Result<(), Fail
     }
     fs::remove_file(&path).map_err(|error| data_dir::unusable(&path, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_common::Timestamp;
+    use mainstay_core::{Founding, State};
+
+    use super::*;
+    use crate::{
+        config::Lives,
+        identity::{Authority, OPENER_FILE},
+        log,
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_key_in_the_open_is_taken_in_and_its_file_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::take(folder.path()).unwrap();
+        let (cluster, replica) = ("c1".parse().unwrap(), "r1".parse().unwrap());
+        let (root, private) = Ca::make(&cluster, "old", Timestamp(1_700_000_000_000)).unwrap();
+        fs::write(dir.file(CA_FILE), root.pem()).unwrap();
+        fs::write(dir.file(PLAIN_KEY_FILE), private.serialize_pem()).unwrap();
+        let founding = Founding { id: cluster.clone(), name: "old".into(), replica, address: "h:1".into() };
+        log::found(&dir, &State::founded(founding)).unwrap();
+
+        for start in ["the first", "a second"] {
+            let (log, running) = Log::start(&dir).unwrap();
+            adopt_plain_key(&dir, &log).await.unwrap();
+            assert!(!dir.file(PLAIN_KEY_FILE).exists() && dir.file(OPENER_FILE).exists(), "{start}");
+            let authority = Authority::new(cluster.clone(), log.watch(), Opener::read(&dir), Lives::default());
+            assert_eq!(authority.issuing().unwrap().pin(), root.pin(), "{start}");
+            assert_eq!(log.read().ca.roots().count(), 1, "{start}");
+            running.end().await;
+        }
+    }
+}
