@@ -61,6 +61,23 @@ fn agents_follow_a_rotation_and_those_that_were_off_come_back() {
 }
 
 #[test]
+fn a_rotation_that_waits_for_nobody_loses_no_agent_that_runs() {
+    let mut cluster = Cluster::found();
+    cluster.add_agent("n1", &[]);
+    let ca = || fs::read(cluster.agent_folder("n1").join("ca.crt")).unwrap();
+    let before = ca();
+    for _ in 0..3 {
+        rotate(&cluster, &["--force"]).done();
+    }
+    let after = fs::read(cluster.coordinator_folder().join("ca.crt")).unwrap();
+    eventually("the agent knows the new root alone", SOON, || holds(ca() == after, String::new));
+    assert_ne!(after, before);
+    cluster.take_agent("n1").stop();
+    cluster.start_agent("n1", &[]);
+    cluster.node_becomes("n1", "ready");
+}
+
+#[test]
 fn a_rotation_is_asked_for_shown_and_taken_back() {
     let mut cluster = Cluster::found();
     cluster.add_agent("n1", &[]);

@@ -7,7 +7,7 @@ use mainstay_common::{
     process::{
         now,
         shutdown::CancellationToken,
-        tls::{Certificate, channel, dial, explain, signing_request},
+        tls::{Certificate, dial, explain, signing_request, watched_channel},
     },
     text::Shown,
     time,
@@ -15,7 +15,11 @@ use mainstay_common::{
 use mainstay_proto::v1::{self as pb, agent_client::AgentClient};
 use tokio::time::{sleep, timeout};
 
-use super::retry::dice;
+use super::{
+    NODE_REMOVED,
+    comeback::{NoWayBack, come_back},
+    retry::dice,
+};
 use crate::identity::Identity;
 
 /// The clock is looked at this often: it may jump, and machines sleep.
@@ -99,19 +103,30 @@ async fn ask_anyone(identity: &Identity) -> Result<(), String> {
     let mut reasons = Vec::new();
     for address in &addresses {
         match timeout(ANSWER * 2, ask(identity, address)).await.unwrap_or_else(|_| Err("no answer".into())) {
-            Ok(answer) => return identity.renew(&answer.certificate, &answer.ca),
+            Ok(()) => return Ok(()),
             Err(reason) => reasons.push(format!("{address}: {reason}")),
         }
     }
     Err(reasons.join("; "))
 }
 
-async fn ask(identity: &Identity, address: &str) -> Result<pb::AgentRenewResponse, String> {
+/// Where the replica does not take the certificate any more (a rotation that did not wait, a clock), the key still shows
+/// who this is.
+async fn ask(identity: &Identity, address: &str) -> Result<(), String> {
+    let held = identity.held();
     let csr = signing_request(&identity.key()?).map_err(|error| error.to_string())?;
-    let stream = dial(address, &identity.server_name(), identity.client(), ANSWER).await.map_err(|e| e.to_string())?;
-    let channel = channel(stream).await.map_err(|error| error.to_string())?;
+    let stream = dial(address, &identity.server_name(), held.client(), ANSWER).await.map_err(|e| e.to_string())?;
+    let (channel, verdict) = watched_channel(stream).await.map_err(|error| error.to_string())?;
     match AgentClient::new(channel).renew(pb::AgentRenewRequest { csr }).await {
-        Ok(answer) => Ok(answer.into_inner()),
+        Ok(answer) => {
+            let answer = answer.into_inner();
+            identity.renew(&answer.certificate, &answer.ca)
+        }
+        Err(_) if verdict.is_out_of_date() => come_back(identity, address, &held).await.map_err(|why| match why {
+            // The sessions hear of it too, and end.
+            NoWayBack::Removed(_) => NODE_REMOVED.to_owned(),
+            NoWayBack::Because(why) => why,
+        }),
         Err(status) => {
             Err(explain(&status)
                 .unwrap_or_else(|| format!("{}: {}", status.code(), Shown::new(status.message()).cut(300))))

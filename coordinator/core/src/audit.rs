@@ -139,7 +139,7 @@ fn of_ca(command: &ca::Command) -> (String, String) {
     match command {
         C::Adopt(root) | C::Begin(_, root) => (format!("root {}", root.key), String::new()),
         C::Issue(it) | C::Finish(it) | C::Back(it) => step(it),
-        C::Acknowledge(holder, version) => (holder.to_string(), format!("version {version}")),
+        C::Acknowledge(holders, version) => (format!("version {version}"), ca::named(holders)),
     }
 }
 

@@ -158,9 +158,9 @@ pub enum Command {
     /// One phase back.
     #[n(4)]
     Back(#[n(0)] Step),
-    /// Somebody has taken a version over.
+    /// These have taken a version over. Many at once: a fleet does it within seconds.
     #[n(5)]
-    Acknowledge(#[n(0)] Holder, #[n(1)] u64),
+    Acknowledge(#[n(0)] Vec<Holder>, #[n(1)] u64),
 }
 
 /// Where a rotation stands.
@@ -225,9 +225,10 @@ fn have(nodes: &[NodeId]) -> String {
     }
 }
 
-fn named(nodes: &[NodeId]) -> String {
-    let names: Vec<_> = nodes.iter().take(NAMED).map(NodeId::as_str).collect();
-    let more = if nodes.len() > NAMED { ", …" } else { "" };
+/// The first names of a list that may be long.
+pub(crate) fn named<T: fmt::Display>(all: &[T]) -> String {
+    let names: Vec<_> = all.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if all.len() > NAMED { ", …" } else { "" };
     format!("{}{more}", names.join(", "))
 }
 
@@ -256,7 +257,7 @@ impl Ca {
             Command::Issue(step) => self.issue(index, *step, nodes),
             Command::Finish(step) => self.finish(index, at, *step, nodes),
             Command::Back(step) => self.back(index, at, *step, nodes),
-            Command::Acknowledge(holder, version) => self.acknowledge(holder, *version),
+            Command::Acknowledge(holders, version) => self.acknowledge(holders, *version),
         }
     }
 
@@ -364,14 +365,16 @@ impl Ca {
         Ok(self.changed())
     }
 
-    fn acknowledge(&mut self, holder: &Holder, version: u64) -> Result<Consequence, Rejected> {
+    fn acknowledge(&mut self, holders: &[Holder], version: u64) -> Result<Consequence, Rejected> {
         if version != self.version() {
             return Err(Rejected::Version);
         }
         if self.phase() == Phase::Settled {
             return Err(Rejected::Phase(Phase::Settled));
         }
-        self.acknowledged.insert(holder.clone(), version);
+        for holder in holders {
+            self.acknowledged.insert(holder.clone(), version);
+        }
         Ok(Consequence::Acknowledged)
     }
 

@@ -142,7 +142,7 @@ fn about_roots() -> Vec<ca::Command> {
         C::Issue(step(false)),
         C::Finish(step(true)),
         C::Back(step(false)),
-        C::Acknowledge(ca::Holder::Node(parse("n1")), 7),
+        C::Acknowledge(vec![ca::Holder::Node(parse("n1")), ca::Holder::User(parse("eve"))], 7),
     ]
 }
 
@@ -293,10 +293,9 @@ fn state() -> State {
             take(&mut state, finish);
         }
     }
-    for holder in [ca::Holder::Node(parse("n1")), ca::Holder::User(parse("eve"))] {
-        let acknowledge = ca::Command::Acknowledge(holder, version(&state));
-        take(&mut state, acknowledge);
-    }
+    let holders = vec![ca::Holder::Node(parse("n1")), ca::Holder::User(parse("eve"))];
+    let acknowledge = ca::Command::Acknowledge(holders, version(&state));
+    take(&mut state, acknowledge);
     state
 }
 

@@ -121,8 +121,7 @@ async fn issue(line: &str, shared: &Shared) -> Result<Context, String> {
     shared.log.propose(by, command).await.map_err(|error| words(&error))?;
     let subject = Subject::User(HumanRole::Admin, name.clone());
     let certificate = shared.ca.sign_client(&request, subject, now).map_err(|error| words(&error))?;
-    let by = By { actor: Actor::Root, from: Origin::Socket };
-    note_holder(shared, by, Holder::User(name.clone())).await;
+    note_holder(shared, Holder::User(name.clone()));
     tracing::info!(user = %name, "administrator's context made anew through the admin socket");
     Ok(Context {
         cluster: shared.cluster.to_string(),

@@ -14,7 +14,7 @@ use crate::{
     api::{AdminService, EnrolService, OperatorService, Shared, ViewerService},
     config::ServeConfig,
     gate::{self, AuthoriseLayer, Budget, Gate, Refusals, Renewals},
-    identity::{self, Authority, Opener, OwnFiles},
+    identity::{self, Authority, Holders, Opener, OwnFiles},
     ingest::{AgentService, View},
     leader::ControlLoop,
     log::{self, Log},
@@ -81,6 +81,8 @@ pub async fn run(
         log.read().cluster.replicas().map(|(_, replica)| replica.address.clone()).collect()
     };
     let (renewals, renewed) = Renewals::channel();
+    let (holders, noting) = Holders::start(log.clone(), shared_stop.clone());
+    tasks.spawn(noting);
     let shared = Shared {
         log: log.clone(),
         view,
@@ -88,6 +90,7 @@ pub async fn run(
         cluster: about.name.into(),
         cluster_id: about.id.clone(),
         addresses: addresses_told,
+        holders: holders.clone(),
         renewals,
         data_dir: dir.path().into(),
     };
@@ -105,7 +108,7 @@ pub async fn run(
     };
     let (incoming, census, accepting) = gate.open();
     tasks.spawn(accepting);
-    tasks.spawn(own_files.keep(shared_stop.clone()));
+    tasks.spawn(own_files.keep(holders, shared_stop.clone()));
     tasks.spawn(http::serve(
         http_listener,
         crate::http::handler(shared.clone(), Arc::clone(&refusals), census),

@@ -61,7 +61,7 @@ fn a_step_that_was_taken_already_is_not_taken_twice() {
     assert_eq!(lab.apply(&again), Err(Rejected::Version));
     let stale = Command::Issue(Step { version, force: true });
     assert_eq!(lab.apply(&stale), Err(Rejected::Version));
-    let late = Command::Acknowledge(Holder::Node(node("n1")), version);
+    let late = Command::Acknowledge(vec![Holder::Node(node("n1"))], version);
     assert_eq!(lab.apply(&late), Err(Rejected::Version));
     let twice = Command::Begin(lab.ca.version(), root(3));
     assert_eq!(lab.apply(&twice), Err(Rejected::Phase(Phase::Spreading)));
@@ -141,7 +141,7 @@ impl Lab {
     }
 
     fn acknowledge(&mut self, name: &str) -> Result<Consequence, Rejected> {
-        self.apply(&Command::Acknowledge(Holder::Node(node(name)), self.ca.version()))
+        self.apply(&Command::Acknowledge(vec![Holder::Node(node(name))], self.ca.version()))
     }
 
     fn trusted(&self) -> Vec<u32> {

@@ -142,12 +142,11 @@ impl pb::admin_server::Admin for AdminService {
         let added_at = now();
         let user = user::User { role, key: signing.key(), added_at, added_by: added_by.clone(), revoked_at: None };
         self.0.ca.issuing().map_err(|error| failure::unsigned(&error))?;
-        let noted_by = by.clone();
         self.propose(by, Command::User(user::Command::Add(name.clone(), user))).await?;
         let subject = Subject::User(role, name.clone());
         let certificate =
             self.0.ca.sign_client(&signing, subject, added_at).map_err(|error| failure::unsigned(&error))?;
-        super::ca::note_holder(&self.0, noted_by, Holder::User(name.clone())).await;
+        super::ca::note_holder(&self.0, Holder::User(name.clone()));
         let expires_at = Certificate::from_pem(&certificate).map(|read| read.not_after.0).unwrap_or_default();
         tracing::info!(user = %name, role = %role, by = %added_by, "user added");
         Ok(Response::new(pb::AddUserResponse {

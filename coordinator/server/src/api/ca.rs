@@ -74,15 +74,10 @@ pub(crate) async fn rotate(
     Ok(pb::RotateCaResponse { phase: phase.as_str().into(), version: shared.log.read().ca.version(), lost })
 }
 
-/// Notes that somebody holds a certificate by the root that issues, where a rotation waits for that.
-pub(crate) async fn note_holder(shared: &Shared, by: By, holder: Holder) {
+/// Notes that somebody just got a certificate by the root that issues, where a rotation may wait for that.
+pub(crate) fn note_holder(shared: &Shared, holder: Holder) {
     let state = shared.log.read();
-    if state.ca.phase() == Phase::Settled || state.ca.has_acknowledged(&holder) {
-        return;
-    }
-    let command = Command::Ca(ca::Command::Acknowledge(holder.clone(), state.ca.version()));
-    if let Err(error) = shared.log.propose(by, command).await {
-        // It is asked for again with the next sample or renewal.
-        tracing::debug!(%holder, %error, "not noted yet");
+    if state.ca.phase() != Phase::Settled {
+        shared.holders.note(holder, state.ca.version());
     }
 }

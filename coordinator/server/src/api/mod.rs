@@ -22,7 +22,7 @@ use mainstay_core::{Actor, Origin};
 
 use crate::{
     gate::{Caller, Peer, Renewals},
-    identity::Authority,
+    identity::{Authority, Holders},
     ingest::View,
     log::{By, Log},
 };
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) cluster: Arc<str>,
     pub(crate) cluster_id: ClusterId,
     pub(crate) addresses: Arc<[String]>,
+    /// Where holders of certificates are noted.
+    pub(crate) holders: Holders,
     /// Tells the gate of certificates that were renewed on a connection that stands.
     pub(crate) renewals: Renewals,
     /// Where the audit trail lies.

@@ -8,7 +8,7 @@ use mainstay_common::{
     process::now,
     state::NodeState,
 };
-use mainstay_core::{alert::AlertId, live, notify::DeliveryId};
+use mainstay_core::{alert::AlertId, ca::Holder, live, notify::DeliveryId};
 use mainstay_proto::v1 as pb;
 use tonic::{Request, Response, Status};
 
@@ -228,7 +228,6 @@ impl pb::viewer_server::Viewer for ViewerService {
 
     async fn renew(&self, request: Request<pb::UserRenewRequest>) -> Result<Response<pb::UserRenewResponse>, Status> {
         let (role, name, key) = person(&request)?;
-        let by = super::by(&request)?;
         let signing =
             identity::Request::from_der(&request.into_inner().csr).map_err(|error| failure::unsigned(&error))?;
         if signing.key() != key {
@@ -236,7 +235,7 @@ impl pb::viewer_server::Viewer for ViewerService {
         }
         let certificate = self.0.ca.sign_client(&signing, Subject::User(role, name.clone()), now());
         let certificate = certificate.map_err(|error| failure::unsigned(&error))?;
-        super::ca::note_holder(&self.0, by, mainstay_core::ca::Holder::User(name.clone())).await;
+        super::ca::note_holder(&self.0, Holder::User(name.clone()));
         tracing::info!(user = %name, "certificate renewed");
         Ok(Response::new(pb::UserRenewResponse { certificate }))
     }

@@ -15,12 +15,12 @@ use mainstay_common::{
         tls::{Certificate, Credentials, issuer_of, new_key, signing_request},
     },
 };
-use mainstay_core::{Actor, Command, KeyFingerprint, ca};
+use mainstay_core::{KeyFingerprint, ca};
 use rcgen::KeyPair;
 use rustls::ServerConfig;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Authority, Request, Unsigned, ca::fingerprint};
+use super::{Authority, Holders, Request, Unsigned, ca::fingerprint};
 use crate::{gate, log::Log};
 
 /// The roots that count, PEM: a copy for people and their tools.
@@ -60,7 +60,7 @@ impl OwnFiles {
     }
 
     /// Keeps everything up to date until `stop`.
-    pub(crate) async fn keep(self, stop: CancellationToken) {
+    pub(crate) async fn keep(self, holders: Holders, stop: CancellationToken) {
         let mut state = self.log.watch();
         let mut version = state.borrow_and_update().ca.version();
         let mut look = interval(LOOK);
@@ -70,9 +70,9 @@ impl OwnFiles {
             tokio::select! {
                 _ = look.tick() => {}
                 changed = state.changed() => {
+                    let Ok(()) = changed else { return };
                     let now = state.borrow_and_update().ca.version();
-                    if changed.is_err() || std::mem::replace(&mut version, now) == now {
-                        if changed.is_err() { return }
+                    if std::mem::replace(&mut version, now) == now {
                         continue;
                     }
                 }
@@ -83,21 +83,8 @@ impl OwnFiles {
                 Err(failure) => tracing::warn!(what = failure.what, why = failure.why, "the replica serves as before"),
             }
             if let Some(user) = self.tell() {
-                self.note(user).await;
+                holders.note(ca::Holder::User(user), version);
             }
-        }
-    }
-
-    /// A rotation waits for nobody whose context was healed here.
-    async fn note(&self, user: UserName) {
-        let state = self.log.read();
-        if state.ca.phase() == ca::Phase::Settled {
-            return;
-        }
-        let command = Command::Ca(ca::Command::Acknowledge(ca::Holder::User(user), state.ca.version()));
-        let by = self.log.own(Actor::Replica(self.log.replica().clone()));
-        if let Err(error) = self.log.propose(by, command).await {
-            tracing::debug!(%error, "not noted; people hold up nothing");
         }
     }
 

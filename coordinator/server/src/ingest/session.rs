@@ -20,7 +20,7 @@ use super::{
     trust::Trust,
 };
 use crate::{
-    api::{self, Shared, caller, failure},
+    api::{Shared, caller, failure},
     gate::{Caller, Peer, Refusal, Refusals},
     identity,
 };
@@ -44,7 +44,7 @@ impl pb::agent_server::Agent for AgentService {
         let (node, key) = agent(&request)?;
         let address = request.extensions().get::<Peer>().map(|peer| peer.address);
         let address = address.ok_or_else(|| Status::internal("the gate named no peer"))?;
-        let trust = Trust::new(node.clone(), key, api::from(&request));
+        let trust = Trust::new(node.clone(), key);
         let mut reports = request.into_inner();
         let knock = self.shared.view.sessions.knock(&node).ok_or_else(|| failure::too_many_hellos(&node))?;
         let first = tokio::time::timeout(HELLO_LIMIT, reports.message()).await;
@@ -210,11 +210,10 @@ impl Session {
                     tracing::warn!(node = %self.node, limit = limit.as_str(), "{}", limit.sentence());
                 }
                 self.shared.view.send(Observation::Sample(self.node.clone(), Box::new(sample))).await;
-                self.trust.note(&self.shared).await;
                 Ok(())
             }
             Some(report::Report::Holding(holding)) => {
-                self.trust.holds(&self.shared, &holding).await;
+                self.trust.holds(&self.shared, &holding);
                 Ok(())
             }
             Some(report::Report::Hello(_)) => Err(Status::invalid_argument("a session has one Hello")),

@@ -2,30 +2,24 @@
 
 use mainstay_common::{NodeId, identity::Subject};
 use mainstay_core::{
-    Actor, KeyFingerprint, Origin, State,
+    KeyFingerprint, State,
     ca::{Holder, Standing},
 };
 use mainstay_proto::v1 as pb;
 
-use crate::{
-    api::{Shared, ca::note_holder},
-    log::By,
-};
+use crate::api::{Shared, ca::note_holder};
 
 /// One node's side of it.
 pub(super) struct Trust {
     node: NodeId,
     key: KeyFingerprint,
-    from: Origin,
     /// The version that the agent was told last.
     told: Option<u64>,
-    /// The version that the agent has taken over, until the state has that too.
-    owed: Option<u64>,
 }
 
 impl Trust {
-    pub(super) fn new(node: NodeId, key: KeyFingerprint, from: Origin) -> Self {
-        Self { node, key, from, told: None, owed: None }
+    pub(super) fn new(node: NodeId, key: KeyFingerprint) -> Self {
+        Self { node, key, told: None }
     }
 
     /// What the agent has to be told, if it was not.
@@ -38,7 +32,7 @@ impl Trust {
     }
 
     /// The agent says what it holds. A certificate that is not its own tells nothing.
-    pub(super) async fn holds(&mut self, shared: &Shared, holding: &pb::Holding) {
+    pub(super) fn holds(&mut self, shared: &Shared, holding: &pb::Holding) {
         let trusted = |standing| !matches!(standing, Standing::Retired(_));
         match shared.ca.issued(&holding.certificate, |root| trusted(root.standing)) {
             Ok(shown)
@@ -57,24 +51,7 @@ impl Trust {
         }
         let issuing = shared.ca.issued(&holding.certificate, |root| root.standing == Standing::Issuing).is_ok();
         if issuing && holding.version == shared.log.read().ca.version() {
-            self.owed = Some(holding.version);
-            self.note(shared).await;
+            note_holder(shared, Holder::Node(self.node.clone()));
         }
-    }
-
-    /// Brings into the log what is owed to it: a proposal may have failed before.
-    pub(super) async fn note(&mut self, shared: &Shared) {
-        let Some(version) = self.owed else { return };
-        if shared.log.read().ca.version() == version {
-            let holder = Holder::Node(self.node.clone());
-            let by = By { actor: Actor::Agent(self.node.clone()), from: self.from.clone() };
-            note_holder(shared, by, holder.clone()).await;
-            let state = shared.log.read();
-            let settled = state.ca.missing(&state.nodes).binary_search(&self.node).is_err();
-            if !settled {
-                return;
-            }
-        }
-        self.owed = None;
     }
 }
