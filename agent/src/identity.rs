@@ -81,8 +81,12 @@ pub struct Held {
 }
 
 /// What the coordinator wishes: that certificates are by this root.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
+    /// The version of the roots that it came with.
+    pub version: u64,
+    /// The address of the replica that told it.
+    pub replica: String,
     /// SHA-256 of the root's public key; `None` as long as it was not told.
     pub issuer: Option<[u8; 32]>,
     /// A renewal waits a random part of this.
@@ -197,11 +201,34 @@ impl Identity {
         self.wish.subscribe()
     }
 
-    /// Keeps the roots that a replica told, on disk first, and notes which of them should issue.
+    /// Keeps the roots that a replica told, and notes which of them should issue. A replica that lags behind another
+    /// tells old ones: they are left alone.
     ///
     /// # Errors
     /// Why they are not taken; those before stay then.
     pub fn trust(&self, roots: &str, wish: Wish) -> Result<(), String> {
+        let lags = {
+            let known = self.wish.borrow();
+            // The same replica goes back only when its cluster was restored.
+            wish.version < known.version && wish.replica != known.replica
+        };
+        if lags {
+            return Ok(());
+        }
+        self.keep_roots(roots)?;
+        self.wish.send_if_modified(|there| {
+            let changed = *there != wish;
+            *there = wish;
+            changed
+        });
+        Ok(())
+    }
+
+    /// Keeps these roots, on disk first.
+    ///
+    /// # Errors
+    /// Why they are not taken; those before stay then.
+    pub(crate) fn keep_roots(&self, roots: &str) -> Result<(), String> {
         let before = self.held();
         if before.ca != roots {
             pins_of(roots, &self.enrolment.borrow().cluster_id).map_err(|error| error.to_string())?;
@@ -211,19 +238,14 @@ impl Identity {
             tracing::info!("other roots count for this cluster now");
             self.held.send_replace(held);
         }
-        self.wish.send_if_modified(|there| std::mem::replace(there, wish) != wish);
         Ok(())
     }
 
-    /// Takes a renewed certificate, and the roots where they came with it: on disk first, then for the next connection.
+    /// Takes a renewed certificate: on disk first, then for the next connection.
     ///
     /// # Errors
     /// Why it is not taken; the one before stays then.
-    pub fn renew(&self, certificate: &str, roots: &str) -> Result<(), String> {
-        if !roots.is_empty() {
-            let wish = *self.wish.borrow();
-            self.trust(roots, wish)?;
-        }
+    pub fn renew(&self, certificate: &str) -> Result<(), String> {
         let before = self.held();
         let held = Held::new(before.ca, certificate.to_owned(), before.key, &self.floor)?;
         if held.certificate.identity != before.certificate.identity {

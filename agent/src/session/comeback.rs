@@ -41,7 +41,8 @@ pub(super) async fn come_back(identity: &Identity, address: &str, refused: &Held
     let answer = timeout(ANSWER, EnrolClient::new(channel).reenrol(request)).await;
     let answer = answer.map_err(|_| NoWayBack::Because("no answer".into()))?.map_err(|status| no_way(&status))?;
     let answer = answer.into_inner();
-    identity.renew(&answer.certificate, &answer.ca).map_err(because)?;
+    // The roots first: cut short in between, the old certificate brings the node back once more.
+    identity.keep_roots(&answer.ca).and_then(|()| identity.renew(&answer.certificate)).map_err(because)?;
     identity.learn(&answer.addresses);
     tracing::info!(
         replica = address, ran_out = %refused.certificate.not_after, not_after = %identity.certificate().not_after,

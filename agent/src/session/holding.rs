@@ -11,6 +11,7 @@ use crate::identity::{Held, Identity, Wish};
 
 /// One session's side of it.
 pub(super) struct Holding {
+    replica: String,
     held: watch::Receiver<Held>,
     /// What this replica was shown last: with the connection at first.
     pub(super) shown: Held,
@@ -21,14 +22,19 @@ pub(super) struct Holding {
 }
 
 impl Holding {
-    pub(super) fn new(held: watch::Receiver<Held>, shown: Held) -> Self {
-        Self { held, shown, trust: None, acknowledged: None }
+    pub(super) fn new(replica: &str, held: watch::Receiver<Held>, shown: Held) -> Self {
+        Self { replica: replica.to_owned(), held, shown, trust: None, acknowledged: None }
     }
 
     /// The replica says which roots count.
     pub(super) fn told(&mut self, identity: &Identity, trust: pb::Trust) {
         let Ok(issuer) = <[u8; 32]>::try_from(trust.issuer.as_slice()) else { return };
-        let wish = Wish { issuer: Some(issuer), spread: Duration::from_millis(trust.spread_ms) };
+        let wish = Wish {
+            version: trust.version,
+            replica: self.replica.clone(),
+            issuer: Some(issuer),
+            spread: Duration::from_millis(trust.spread_ms),
+        };
         match identity.trust(&trust.ca, wish) {
             Ok(()) => self.trust = Some((trust, issuer)),
             Err(why) => tracing::warn!(why = %Shown::new(&why).cut(300), "roots that the replica told are not taken"),

@@ -44,7 +44,7 @@ pub async fn renew_in_time(identity: Arc<Identity>, stop: CancellationToken) {
         tokio::select! {
             () = sleep(wait) => {}
             Ok(()) = wishes.changed() => {
-                let wish = *wishes.borrow_and_update();
+                let wish = wishes.borrow_and_update().clone();
                 if wish.issuer.is_some_and(|issuer| !identity.held().is_by(&issuer)) {
                     at = at.min(now().plus(wish.spread.mul_f64(dice())));
                 }
@@ -66,7 +66,7 @@ pub async fn renew_in_time(identity: Arc<Identity>, stop: CancellationToken) {
                 said.clear();
                 // A clock far ahead would ask again at once, and so would a replica that lags behind.
                 at = at.max(now().plus(LOOK));
-                let wish = *wishes.borrow();
+                let wish = wishes.borrow().clone();
                 if wish.issuer.is_some_and(|issuer| !identity.held().is_by(&issuer)) {
                     at = now().plus(LOOK.mul_f64(0.5 + dice()));
                 }
@@ -118,10 +118,7 @@ async fn ask(identity: &Identity, address: &str) -> Result<(), String> {
     let stream = dial(address, &identity.server_name(), held.client(), ANSWER).await.map_err(|e| e.to_string())?;
     let (channel, verdict) = watched_channel(stream).await.map_err(|error| error.to_string())?;
     match AgentClient::new(channel).renew(pb::AgentRenewRequest { csr }).await {
-        Ok(answer) => {
-            let answer = answer.into_inner();
-            identity.renew(&answer.certificate, &answer.ca)
-        }
+        Ok(answer) => identity.renew(&answer.into_inner().certificate),
         Err(_) if verdict.is_out_of_date() => come_back(identity, address, &held).await.map_err(|why| match why {
             // The sessions hear of it too, and end.
             NoWayBack::Removed(_) => NODE_REMOVED.to_owned(),

@@ -113,7 +113,7 @@ pub(super) async fn speak(voice: &Voice, address: &str, retry: &mut Retry, last_
     last_reason.clear();
     let reporter = Reporter { voice, asked: false };
     let agrees = clocks_agree(welcome.sent_at_ms);
-    let holding = Holding::new(identity.watch_held(), held);
+    let holding = Holding::new(address, identity.watch_held(), held);
     let speaking =
         Speaking { voice, reports, told: Told::default(), pending: VecDeque::new(), holding, verdict, agrees };
     speaking.run(instructions, reporter).await

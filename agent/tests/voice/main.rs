@@ -18,7 +18,7 @@ use mainstay_agent::{
     board::Board,
     config::{AgentConfig, EyesConfig},
     enroll::{EnrollConfig, enroll},
-    identity::Identity,
+    identity::{Identity, Wish},
     run,
     session::{self, Stands, Voice},
 };
@@ -186,6 +186,26 @@ async fn a_replica_hears_which_roots_are_kept_and_of_a_renewal_on_the_stream_tha
     assert_eq!(*replica.hellos.borrow(), 1, "the stream lives on");
     stop.cancel();
     renewing.await.unwrap();
+}
+
+#[tokio::test]
+async fn roots_that_a_lagging_replica_tells_change_nothing() {
+    let (home, _serving) = Replica::start(Cluster::new("c1"), WEEK).await;
+    let folder = TempDir::new().unwrap();
+    join(&home, folder.path()).await.unwrap();
+    let identity = Identity::load(folder.path()).unwrap();
+    let next = format!("{}{}", home.cluster.pem(), Cluster::new("c1").pem());
+    let wish = |version, replica: &str| Wish { version, replica: replica.into(), ..Wish::default() };
+    identity.trust(&next, wish(7, "a:1")).unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join("ca.crt")).unwrap(), next, "they are on disk");
+    identity.trust(home.cluster.pem(), wish(5, "b:1")).unwrap();
+    assert!(identity.held().trusts(&next));
+    identity.trust(home.cluster.pem(), wish(5, "a:1")).unwrap();
+    assert!(identity.held().trusts(home.cluster.pem()), "a cluster that was restored goes back");
+    let foreign = identity.trust(Cluster::new("c2").pem(), wish(9, "a:1")).unwrap_err();
+    assert!(foreign.contains("another cluster"), "{foreign}");
+    assert!(identity.trust("rubbish", wish(9, "a:1")).is_err());
+    assert!(Identity::load(folder.path()).unwrap().held().trusts(home.cluster.pem()));
 }
 
 #[tokio::test]

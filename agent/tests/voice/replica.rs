@@ -54,6 +54,11 @@ impl Cluster {
         Self { id: id.to_owned(), params, key, der, pem }
     }
 
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
     pub(crate) fn token(&self) -> String {
         let id: TokenId = "t1".parse().unwrap();
         let ca_pin = tls::spki_sha256(&self.der).unwrap();
@@ -263,6 +268,6 @@ impl agent_server::Agent for Replica {
         self.renewed.fetch_add(1, Ordering::Relaxed);
         let week = Duration::from_secs(7 * 86_400);
         let certificate = self.cluster.sign(&request.into_inner().csr, "n1", week);
-        Ok(Response::new(pb::AgentRenewResponse { certificate, ca: String::new() }))
+        Ok(Response::new(pb::AgentRenewResponse { certificate }))
     }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const NOON: Timestamp = Timestamp(43_200_000);
@@ -170,4 +172,63 @@ fn ninety_days_after_its_end_a_certificate_shows_nobody() {
     let day = |days: u64| NOON.plus(Duration::from_secs(days * 86_400));
     assert!(may_come_back(NOON, day(89)) && may_come_back(day(1), NOON));
     assert!(!may_come_back(NOON, day(90)));
+}
+
+/// One thing that may be asked of the roots, at the version in force or at one of before.
+#[derive(Clone, Debug)]
+enum Asked {
+    Begin(u8),
+    Step(u8, bool, u64),
+    Acknowledge(usize, u64),
+    Remove(usize),
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let late = prop_oneof![8 => Just(0u64), 1 => 1..3u64];
+    prop_oneof![
+        2 => (0..6u8).prop_map(Asked::Begin),
+        4 => (0..3u8, any::<bool>(), late.clone()).prop_map(|(step, force, late)| Asked::Step(step, force, late)),
+        4 => (0..2usize, late).prop_map(|(node, late)| Asked::Acknowledge(node, late)),
+        1 => (0..2usize).prop_map(Asked::Remove),
+    ]
+}
+
+proptest! {
+    /// Whatever is asked in whatever order: one root issues, at most two count, only keys that may sign are kept, and
+    /// nobody is shut out without `force`.
+    #[test]
+    fn roots_stay_in_order(all in proptest::collection::vec(asked(), 1..60)) {
+        let mut lab = Lab::new();
+        for asked in all {
+            let (before, names) = (lab.ca.clone(), ["n1", "n2"]);
+            let mut forced = false;
+            let outcome = match asked {
+                Asked::Begin(key) => lab.begin(key).map(drop),
+                Asked::Step(step, force, late) => {
+                    forced = force;
+                    let step_of = [Command::Issue, Command::Finish, Command::Back][usize::from(step)];
+                    let version = lab.ca.version().saturating_sub(late);
+                    lab.apply(&step_of(Step { version, force })).map(drop)
+                }
+                Asked::Acknowledge(name, late) => {
+                    let holders = vec![Holder::Node(node(names[name]))];
+                    lab.apply(&Command::Acknowledge(holders, lab.ca.version().saturating_sub(late))).map(drop)
+                }
+                Asked::Remove(name) => {
+                    lab.nodes.apply(&crate::node::Command::Remove(node(names[name]))).ok();
+                    Ok(())
+                }
+            };
+            let standing = |root: &Root| root.standing;
+            let issuing = lab.ca.roots().filter(|(_, root)| standing(root) == Standing::Issuing).count();
+            prop_assert_eq!(issuing, 1);
+            prop_assert!((1..=2).contains(&lab.ca.trusted().count()));
+            for (_, root) in lab.ca.roots() {
+                prop_assert_eq!(root.sealed.is_none(), matches!(root.standing, Standing::Retired(_)));
+            }
+            let gone = before.trusted().any(|(number, root)| root.issued && !lab.ca.trusted().any(|(n, _)| n == number));
+            prop_assert!(!gone || forced || before.missing(&lab.nodes).is_empty());
+            prop_assert!(outcome.is_err() || lab.ca.version() >= before.version());
+        }
+    }
 }

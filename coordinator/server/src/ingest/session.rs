@@ -75,7 +75,7 @@ impl pb::agent_server::Agent for AgentService {
         let certificate = self.shared.ca.sign_client(&signing, Subject::Agent(node.clone()), now());
         let certificate = certificate.map_err(|error| failure::unsigned(&error))?;
         tracing::info!(%node, "certificate renewed");
-        Ok(Response::new(pb::AgentRenewResponse { certificate, ca: self.shared.ca.bundle() }))
+        Ok(Response::new(pb::AgentRenewResponse { certificate }))
     }
 }
 
