@@ -87,6 +87,12 @@ impl Caller {
         Self { address: address.to_owned(), server_name: server_name(cluster), config: Arc::new(config) }
     }
 
+    /// The same at another address.
+    #[must_use]
+    pub fn at(&self, address: &str) -> Self {
+        Self { address: address.to_owned(), ..self.clone() }
+    }
+
     /// A TLS connection, for whoever speaks HTTP/2 by hand.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ mod rclone;
 pub mod swarm;
 pub mod volume;
 
+pub use rclone::understand as understand_rclone;
+
 use std::{
     sync::{
         Arc,

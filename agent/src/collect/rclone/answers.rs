@@ -127,6 +127,19 @@ pub(super) struct Complaint {
     pub(super) error: String,
 }
 
+/// Reads bytes as every answer that is asked for, and takes from each what is taken from it: for whoever wants to see it
+/// fail.
+pub fn understand(answer: &[u8]) {
+    fn read<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Option<T> {
+        serde_json::from_slice(answer).ok()
+    }
+    let version = read::<Version>(answer).map(|version| version.is_at_least(1, 60));
+    let cache = read::<VfsStats>(answer).map(|stats| (stats.cache_max_bytes(), stats.disk_cache.map(|c| c.dirty())));
+    let rest = (read::<Filesystems>(answer), read::<Queue>(answer), read::<CoreStats>(answer), read::<About>(answer));
+    let complaint = read::<Complaint>(answer).map(|complaint| without_secrets(&complaint.error));
+    drop((version, cache, rest, read::<Nothing>(answer), complaint));
+}
+
 /// A size as rclone writes it: bytes, or text such as `10Gi`; below zero and `off` mean none.
 fn size(value: &Value) -> Option<u64> {
     let Some(text) = value.as_str() else { return value.as_u64() };

@@ -12,6 +12,7 @@ mod known;
 mod remote;
 mod uploads;
 
+pub use self::answers::understand;
 pub(super) use self::{
     access::is_open as rc_is_open,
     follower::{Follower, Shared, Surroundings},

@@ -91,6 +91,7 @@ pub use self::{
     error::{CreateError, Damage, OpenError, WriteError},
     identity::Identity,
     log::{Batch, Contradiction, Entry, EntryKind, HardState, Position, Priority},
+    record::understand as understand_record,
     recovery::{Cut, Recovered},
     writing::Store,
 };
