@@ -3,6 +3,7 @@
 //! So far a replica is alone: what is durable here is committed. The files are those of a group already: a checkpoint
 //! at index 1 founds it, every start begins a new term with an empty entry.
 
+pub mod driver;
 mod keeping;
 mod machine;
 mod runner;
