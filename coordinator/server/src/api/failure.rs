@@ -145,6 +145,7 @@ fn not_taken(error: &raft::ProposeError) -> Status {
         }
         E::TooLarge { .. } => status(Code::InvalidArgument, "that is too much for one decision", why, "ask for less"),
         E::Broken(_) | E::Unknown => status(Code::Unknown, "the outcome is unknown", why, "ask again by name"),
+        E::NotLeader(_) => status(Code::Unavailable, "this replica does not lead", why, "ask the leader"),
         E::Ending => status(Code::Unavailable, "the replica is ending", why, "try again"),
     }
 }

@@ -126,6 +126,10 @@ impl ControlLoop {
                 // Somebody else was faster: the next plan knows.
                 Ok(Err(ProposeError::Rejected(why))) => tracing::debug!(%why, "refused by the state"),
                 Ok(Err(ProposeError::Log(raft::ProposeError::NoRoom))) => all = Proposed::NoRoom,
+                // Leadership is lost: the next leader plans the same.
+                Ok(Err(ProposeError::Log(why @ (raft::ProposeError::NotLeader(_) | raft::ProposeError::Unknown)))) => {
+                    tracing::debug!(%why, "a decision is left to another leader");
+                }
                 Ok(Err(ProposeError::Log(why))) => {
                     tracing::warn!(%why, "a decision could not be made");
                     return Proposed::Ended;

@@ -112,6 +112,15 @@ impl Log {
         let why = match self.raft.ended().await {
             End::Asked => return std::future::pending().await,
             End::Broken(why) => why,
+            End::Removed => {
+                let why = "it led the cluster in its own removal";
+                return Failure::new(
+                    ExitCode::Denied,
+                    "this replica was removed from the cluster",
+                    why,
+                    "nothing to do",
+                );
+            }
             End::Panicked => "a mistake in the program: the log above says which".into(),
         };
         let try_next = "check the disk (dmesg, smartctl), then start again; what was answered is on disk";

@@ -20,7 +20,6 @@ pub(super) struct Keeping<M: Machine> {
     every_entries: u64,
     every_bytes: u64,
     retry_interval: Duration,
-    conf_state: ConfState,
     inbox: mpsc::Sender<Message<M>>,
     /// Since the last checkpoint was begun, or failed.
     entries: u64,
@@ -31,6 +30,8 @@ pub(super) struct Keeping<M: Machine> {
 
 struct UnderWay {
     thread: JoinHandle<Result<SavedCheckpoint, WriteError>>,
+    at: Position,
+    conf_state: ConfState,
     entries: u64,
     bytes: u64,
 }
@@ -53,18 +54,11 @@ impl<M: Machine> Drop for Keeping<M> {
 }
 
 impl<M: Machine> Keeping<M> {
-    pub(super) fn new(
-        settings: &Settings,
-        conf_state: ConfState,
-        inbox: mpsc::Sender<Message<M>>,
-        entries: u64,
-        bytes: u64,
-    ) -> Self {
+    pub(super) fn new(settings: &Settings, inbox: mpsc::Sender<Message<M>>, entries: u64, bytes: u64) -> Self {
         Self {
             every_entries: settings.checkpoint_entries,
             every_bytes: settings.checkpoint_bytes,
             retry_interval: settings.retry_interval,
-            conf_state,
             inbox,
             entries,
             bytes,
@@ -79,26 +73,38 @@ impl<M: Machine> Keeping<M> {
         self.bytes += bytes as u64;
     }
 
-    /// Whether a checkpoint should be made now. On a full disk any is worth it: it gives room back.
-    pub(super) fn is_due(&self, is_full: bool) -> bool {
+    /// Whether a checkpoint should be made now. On a full disk any is worth it: it gives room back. One that a peer needs
+    /// is made where there is anything new in it.
+    pub(super) fn is_due(&self, is_full: bool, is_wanted: bool) -> bool {
         let enough = self.entries >= self.every_entries || self.bytes >= self.every_bytes;
         let may = self.under_way.is_none() && self.not_before.is_none_or(|at| Instant::now() >= at);
-        may && (enough || is_full && self.entries > 0)
+        may && (enough || (is_full || is_wanted) && self.entries > 0)
     }
 
-    /// Begins a checkpoint of `state`, which has all entries up to `at`.
-    pub(super) fn begin<D: Disk>(&mut self, writer: CheckpointWriter<D>, at: Position, state: M, is_full: bool) {
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Begins a checkpoint of `state`, which has all entries up to `at`; `conf_state` are the members as of there.
+    pub(super) fn begin<D: Disk>(
+        &mut self,
+        writer: CheckpointWriter<D>,
+        at: Position,
+        conf_state: ConfState,
+        state: M,
+        is_full: bool,
+    ) {
         self.put_off(if is_full { PAUSES_WHEN_FULL } else { 0 });
-        let (conf_state, done) = (self.conf_state.clone(), Done(self.inbox.clone()));
+        let (members, done) = (conf_state.clone(), Done(self.inbox.clone()));
         let write = move || {
             let _done = done;
             let sections = state.sections();
-            writer.write(&Checkpoint { index: at.index, term: at.term, conf_state, sections })
+            writer.write(&Checkpoint { index: at.index, term: at.term, conf_state: members, sections })
         };
         match thread::Builder::new().name("log-checkpoint".into()).spawn(write) {
             Ok(thread) => {
                 let (entries, bytes) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.bytes));
-                self.under_way = Some(UnderWay { thread, entries, bytes });
+                self.under_way = Some(UnderWay { thread, at, conf_state, entries, bytes });
             }
             Err(error) => {
                 tracing::warn!(%error, "no thread for a checkpoint");
@@ -111,10 +117,10 @@ impl<M: Machine> Keeping<M> {
     ///
     /// # Errors
     /// [`WriteError::Broken`].
-    pub(super) fn finish(&mut self) -> Result<Option<SavedCheckpoint>, WriteError> {
-        let Some(UnderWay { thread, entries, bytes }) = self.under_way.take() else { return Ok(None) };
+    pub(super) fn finish(&mut self) -> Result<Option<(SavedCheckpoint, Position, ConfState)>, WriteError> {
+        let Some(UnderWay { thread, at, conf_state, entries, bytes }) = self.under_way.take() else { return Ok(None) };
         match thread.join() {
-            Ok(Ok(saved)) => return Ok(Some(saved)),
+            Ok(Ok(saved)) => return Ok(Some((saved, at, conf_state))),
             Ok(Err(WriteError::NoRoom)) => tracing::warn!("no room on the disk for a checkpoint"),
             Ok(Err(error)) => return Err(error),
             // It has told why already. The log is whole without a checkpoint; it only grows.

@@ -1,11 +1,13 @@
 //! The replicated log: what is proposed becomes durable, then part of the state, in one order for all.
 //!
-//! So far a replica is alone: what is durable here is committed. The files are those of a group already: a checkpoint
-//! at index 1 founds it, every start begins a new term with an empty entry.
+//! [`driver`] decides, without IO; the log's thread carries it out; another thread writes, so that a slow disk delays
+//! neither heartbeats nor votes; [`Peers`] is the way to other replicas. A cluster is founded by a checkpoint at index 1;
+//! a replica that is its whole group begins a new term at every start, with an empty entry.
 
 pub mod driver;
 mod keeping;
 mod machine;
+mod peers;
 mod runner;
 mod start;
 pub mod store;
@@ -13,7 +15,7 @@ pub mod store;
 mod tests;
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -21,11 +23,16 @@ use std::{
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use self::runner::{Message, Proposal};
+use self::{
+    driver::{Change, ChangeRefused, Status},
+    runner::{Message, Proposal},
+    start::Bodies,
+};
 pub use self::{
     machine::{Machine, Observer, Undecodable},
-    start::{StartError, found, start},
-    store::Position,
+    peers::{Alone, Peers},
+    start::{StartError, found, join, start, start_member},
+    store::{ConfState, DiskFile, Position},
 };
 
 /// How a log batches, and when it makes checkpoints.
@@ -81,12 +88,37 @@ pub enum ProposeError {
     /// The disk failed. The replica has to end; whether the entry stays shows when it was started again.
     #[error("the coordinator's disk failed ({0}); whether this was done shows when it was started again")]
     Broken(String),
-    /// The log's thread ended in the middle of it: ask again, by name.
+    /// Another replica leads, or nobody does yet. Nothing changed.
+    #[error("this replica does not lead; nothing changed")]
+    NotLeader(Option<u64>),
+    /// Leadership or the log's thread was lost in the middle of it: ask again, by name.
     #[error("the coordinator failed in the middle of it; whether this was done is not known")]
     Unknown,
     /// The replica ends. Nothing changed.
     #[error("this replica is ending; nothing changed")]
     Ending,
+}
+
+/// Why nobody can say what is true now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No leader said within 2 s what is committed.
+    #[error("no leader answers")]
+    NoLeader,
+    /// The replica ends.
+    #[error("this replica is ending")]
+    Ending,
+}
+
+/// Why the members are not changed, or may not be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Nothing changed.
+    #[error(transparent)]
+    Refused(#[from] ChangeRefused),
+    /// Leadership was lost in the middle of it: look at the members.
+    #[error("leadership was lost in the middle of it; look at the members")]
+    Unknown,
 }
 
 /// How a log came to its end.
@@ -98,6 +130,8 @@ pub enum End {
     Broken(String),
     /// A mistake in the program: the thread panicked, and has told why.
     Panicked,
+    /// It led the group in its own removal.
+    Removed,
 }
 
 /// The log, for all who propose and read; clones are the same log.
@@ -110,6 +144,9 @@ struct Shared<M: Machine> {
     state: watch::Receiver<Arc<M>>,
     applied: watch::Receiver<Position>,
     leader: watch::Receiver<Option<u64>>,
+    known_leader: watch::Receiver<Option<u64>>,
+    members: watch::Receiver<ConfState>,
+    bodies: Arc<dyn Bodies>,
     end: watch::Receiver<Option<End>>,
 }
 
@@ -165,6 +202,112 @@ impl<M: Machine> Log<M> {
         self.0.leader.clone()
     }
 
+    /// Who leads as far as this replica knows: whom to ask instead.
+    #[must_use]
+    pub fn known_leader(&self) -> watch::Receiver<Option<u64>> {
+        self.0.known_leader.clone()
+    }
+
+    /// Who decides, as of the last applied entry.
+    #[must_use]
+    pub fn members(&self) -> watch::Receiver<ConfState> {
+        self.0.members.clone()
+    }
+
+    /// The state with everything in it that anybody was answered before this was asked, on whatever replica.
+    ///
+    /// # Errors
+    /// [`ReadError`] after 2 s at the latest.
+    pub async fn read_now(&self) -> Result<Arc<M>, ReadError> {
+        self.ask(Message::Read).await.unwrap_or(Err(ReadError::Ending))
+    }
+
+    /// Changes who belongs to the group. Only the leader does, one change at a time; the answer comes when it is
+    /// applied here.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        self.ask(|answer| Message::Change(change, answer)).await.unwrap_or(Err(ChangeError::Unknown))
+    }
+
+    /// Gives leadership to that voter, or to the one that is best prepared. [`Log::known_leader`] tells when it came
+    /// about; it may not.
+    pub fn transfer(&self, to: Option<u64>) {
+        self.tell(Message::Transfer(to));
+    }
+
+    /// How this replica stands; `None` when it has ended.
+    pub async fn status(&self) -> Option<Status> {
+        self.ask(Message::Status).await
+    }
+
+    /// A frame came from `from`, as its certificate says.
+    pub fn deliver(&self, from: u64, frame: Vec<u8>) {
+        self.tell(Message::Frame(from, frame));
+    }
+
+    /// What was sent to that peer last may be lost. Once is enough.
+    pub fn unreachable(&self, peer: u64) {
+        self.tell(Message::Unreachable(peer));
+    }
+
+    /// That peer's process ended, said 5 to 100 ms after that: the stream broke, and its host refused another.
+    pub fn leader_gone(&self, leader: u64) {
+        self.tell(Message::LeaderGone(leader));
+    }
+
+    /// The file of a checkpoint, to be sent to a peer. It can be read as long as it is open.
+    ///
+    /// # Errors
+    /// There is none with that index any more: say [`Log::checkpoint_not_sent`].
+    pub fn open_checkpoint(&self, index: u64) -> io::Result<Box<dyn DiskFile>> {
+        self.0.bodies.open(index)
+    }
+
+    /// A peer took some more of its checkpoint: said at least every 4 s, or it is offered one again.
+    pub fn checkpoint_sending(&self, to: u64) {
+        self.tell(Message::CheckpointSending(to));
+    }
+
+    /// A peer did not get its checkpoint whole.
+    pub fn checkpoint_not_sent(&self, to: u64) {
+        self.tell(Message::CheckpointNotSent(to));
+    }
+
+    /// The bytes of a checkpoint's file that [`Peers::fetch`] was asked for.
+    ///
+    /// # Errors
+    /// What is wrong with them: it is taken as missed.
+    pub fn checkpoint_arrived(&self, at: Position, bytes: &[u8]) -> Result<(), store::OpenError> {
+        match self.0.bodies.parse(bytes) {
+            Ok(checkpoint) => {
+                self.tell(Message::CheckpointArrived(Box::new(checkpoint)));
+                Ok(())
+            }
+            Err(error) => {
+                self.checkpoint_missed(at);
+                Err(error)
+            }
+        }
+    }
+
+    /// A checkpoint that was to be fetched could not be had; the leader offers one again.
+    pub fn checkpoint_missed(&self, at: Position) {
+        self.tell(Message::CheckpointMissed(at));
+    }
+
+    fn tell(&self, message: Message<M>) {
+        // A log that has ended needs to know nothing.
+        self.0.inbox.send(message).unwrap_or(());
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Message<M>) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.0.inbox.send(question(answer)).ok()?;
+        answered.await.ok()
+    }
+
     /// Waits for the log's end.
     pub async fn ended(&self) -> End {
         let mut end = self.0.end.clone();
@@ -174,7 +317,7 @@ impl<M: Machine> Log<M> {
     /// The thread is gone, or going: it says why as its last act.
     async fn why_ended(&self) -> ProposeError {
         match self.ended().await {
-            End::Asked => ProposeError::Ending,
+            End::Asked | End::Removed => ProposeError::Ending,
             End::Broken(why) => ProposeError::Broken(why),
             End::Panicked => ProposeError::Unknown,
         }

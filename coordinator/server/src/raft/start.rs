@@ -11,10 +11,14 @@ use mainstay_common::{ExitCode, Failure};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    End, Log, Machine, Observer, Running, Settings, Shared, Undecodable,
+    Alone, End, Log, Machine, Observer, Peers, Running, Settings, Shared, Undecodable,
+    driver::{Config, Driver, Effect, Kept},
     keeping::Keeping,
-    runner::{Outlets, Runner},
-    store::{Checkpoint, CreateError, Disk, Entry, EntryKind, Identity, OpenError, Position, Recovered, Store},
+    runner::{Outlets, Parts, Runner},
+    store::{
+        Checkpoint, CheckpointReader, CreateError, Disk, DiskFile, Entry, EntryKind, Identity, OpenError, Position,
+        Recovered, Store,
+    },
 };
 use crate::VERSION;
 
@@ -93,33 +97,95 @@ pub fn found<D: Disk, M: Machine>(
     Store::create(disk, identity, settings.store.clone(), &first).map(drop)
 }
 
-/// Opens a log, replays it and begins a new term in a thread of its own.
+/// Makes the log of a replica that joins a cluster: empty, until the leader sends a checkpoint.
+///
+/// # Errors
+/// [`CreateError`]; the folder has to be emptied then.
+pub fn join<D: Disk>(disk: D, identity: Identity, settings: &Settings) -> Result<(), CreateError> {
+    Store::create(disk, identity, settings.store.clone(), &Checkpoint::default()).map(drop)
+}
+
+/// What other threads read of checkpoints.
+pub(super) trait Bodies: Send + Sync {
+    fn open(&self, index: u64) -> io::Result<Box<dyn DiskFile>>;
+    fn parse(&self, bytes: &[u8]) -> Result<Checkpoint, OpenError>;
+}
+
+impl<D: Disk> Bodies for CheckpointReader<D> {
+    fn open(&self, index: u64) -> io::Result<Box<dyn DiskFile>> {
+        self.open(index).map(|file| Box::new(file) as _)
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Checkpoint, OpenError> {
+        self.parse(bytes)
+    }
+}
+
+/// Opens the log of a replica that is its whole group, replays it and begins a new term in a thread of its own.
 ///
 /// # Errors
 /// [`StartError`].
 pub fn start<D: Disk, M: Machine>(
     disk: D,
     settings: Settings,
-    mut observers: Vec<Box<dyn Observer<M>>>,
+    observers: Vec<Box<dyn Observer<M>>>,
 ) -> Result<(Log<M>, Running<M>), StartError> {
     let (store, recovered) = Store::open(disk, settings.store.clone())?;
-    if recovered.checkpoint.conf_state.voters != [store.identity().replica] {
+    let is_change = |entry: &Entry| entry.kind == EntryKind::Configuration;
+    if recovered.checkpoint.conf_state.voters != [store.identity().replica] || recovered.entries.iter().any(is_change) {
         return Err(StartError::Group);
     }
+    run(store, recovered, settings, observers, Arc::new(Alone), None)
+}
+
+/// Opens the log of a member of a group, replays what is known to be committed, and takes part in a thread of its own.
+/// `blank` is the state of one that joined and has no checkpoint yet.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start_member<D: Disk, M: Machine>(
+    disk: D,
+    settings: Settings,
+    observers: Vec<Box<dyn Observer<M>>>,
+    peers: Arc<dyn Peers>,
+    blank: M,
+) -> Result<(Log<M>, Running<M>), StartError> {
+    let (store, recovered) = Store::open(disk, settings.store.clone())?;
+    run(store, recovered, settings, observers, peers, Some(blank))
+}
+
+fn run<D: Disk, M: Machine>(
+    store: Store<D>,
+    recovered: Recovered,
+    mut settings: Settings,
+    mut observers: Vec<Box<dyn Observer<M>>>,
+    peers: Arc<dyn Peers>,
+    blank: Option<M>,
+) -> Result<(Log<M>, Running<M>), StartError> {
     if let Some(cut) = &recovered.cut {
         tracing::info!(file = cut.file, offset = cut.offset, bytes = cut.bytes, "cut what was not written whole");
     }
     for damage in &recovered.set_aside {
         tracing::error!(file = damage.file, offset = damage.offset, "a checkpoint is damaged: took the one before it");
     }
-    let replayed = replay(&recovered, &mut observers)?;
+    // Read before anything is shown: an observer does not undo.
+    for entry in recovered.entries.iter().filter(|entry| entry.index > recovered.checkpoint.index) {
+        command::<M>(entry)?;
+    }
+    let checkpoint = &recovered.checkpoint;
+    let blank = blank.filter(|_| checkpoint.index == 0);
+    let state = blank.map_or_else(|| M::from_sections(&checkpoint.sections), Ok);
+    let state = state.map_err(|why| StartError::Checkpoint { index: checkpoint.index, why })?;
+    let mut driver = driver(&store, &settings, recovered)?;
+    let replayed = replay(&mut driver, state, &mut observers)?;
     let Replayed { state, applied, entries, bytes } = replayed;
     let (inbox, messages) = mpsc::channel();
     let (state_out, state_in) = watch::channel(Arc::new(state.clone()));
     let (applied_out, applied_in) = watch::channel(applied);
     let (leader_out, leader_in) = watch::channel(None);
+    let (known_out, known_in) = watch::channel(None);
+    let (members_out, members_in) = watch::channel(driver.conf_state());
     let (end_out, end_in) = watch::channel(None);
-    let mut settings = settings;
     settings.entry_limit_bytes = settings.entry_limit_bytes.min(store.batch_limit_bytes() - 13);
     let shared = Shared {
         inbox: inbox.clone(),
@@ -128,12 +194,35 @@ pub fn start<D: Disk, M: Machine>(
         state: state_in,
         applied: applied_in,
         leader: leader_in,
+        known_leader: known_in,
+        members: members_in,
+        bodies: Arc::new(store.checkpoint_reader()),
         end: end_in.clone(),
     };
-    let keeping = Keeping::new(&settings, recovered.checkpoint.conf_state, inbox.clone(), entries, bytes);
-    let outlets = Outlets { state: state_out, applied: applied_out, leader: leader_out };
+    peers.members(&driver.conf_state());
+    let outlets = Outlets {
+        state: state_out,
+        applied: applied_out,
+        leader: leader_out,
+        known_leader: known_out,
+        members: members_out,
+    };
+    let keeping = Keeping::new(&settings, inbox.clone(), entries, bytes);
     let leader = outlets.leader.clone();
-    let runner = Runner::new(store, state, applied, observers, keeping, settings, messages, outlets);
+    let parts = Parts {
+        driver,
+        store,
+        state,
+        applied,
+        observers,
+        keeping,
+        settings,
+        peers,
+        inbox: inbox.clone(),
+        messages,
+        outlets,
+    };
+    let runner = Runner::new(parts).map_err(StartError::Thread)?;
     let life = move || {
         let end = catch_unwind(AssertUnwindSafe(|| runner.run())).unwrap_or(End::Panicked);
         leader.send_replace(None);
@@ -141,6 +230,16 @@ pub fn start<D: Disk, M: Machine>(
     };
     let thread = thread::Builder::new().name("log".into()).spawn(life).map_err(StartError::Thread)?;
     Ok((Log(Arc::new(shared)), Running { inbox, end: end_in, thread: Some(thread) }))
+}
+
+fn driver<D: Disk>(store: &Store<D>, settings: &Settings, recovered: Recovered) -> Result<Driver, StartError> {
+    let id = store.identity().replica;
+    let random = || getrandom::u64().map_err(|error| StartError::Thread(io::Error::other(error.to_string())));
+    let config =
+        Config { id, boot: random()?, seed: random()?, keep_behind: settings.store.entries_behind, mistake: None };
+    let Recovered { hard_state, checkpoint, before, entries, .. } = recovered;
+    let (place, conf_state) = (checkpoint.position(), checkpoint.conf_state);
+    Ok(Driver::new(config, Kept { hard_state, checkpoint: place, conf_state, before, entries }))
 }
 
 struct Replayed<M> {
@@ -151,44 +250,43 @@ struct Replayed<M> {
     bytes: u64,
 }
 
-/// The state as of the last entry: what is durable at the only voter is committed.
+/// The state as of the last entry that is known to be committed.
 fn replay<M: Machine>(
-    recovered: &Recovered,
+    driver: &mut Driver,
+    state: M,
     observers: &mut [Box<dyn Observer<M>>],
 ) -> Result<Replayed<M>, StartError> {
-    let checkpoint = &recovered.checkpoint;
-    let state = M::from_sections(&checkpoint.sections);
-    let state = state.map_err(|why| StartError::Checkpoint { index: checkpoint.index, why })?;
-    let behind = recovered.entries.iter().filter(|entry| entry.index > checkpoint.index);
-    // Read before anything is shown: an observer does not undo.
-    let decoded = behind.map(|entry| Ok((entry, decode::<M>(entry)?))).collect::<Result<Vec<_>, StartError>>()?;
-    for observer in observers.iter_mut() {
-        let missed = observer.wanted().max(FIRST_ENTRY)..=checkpoint.index;
-        if !missed.is_empty() {
-            observer.missed(missed);
-        }
-    }
-    let mut replayed = Replayed { state, applied: checkpoint.position(), entries: 0, bytes: 0 };
-    for (Entry { index, term, data, .. }, entry) in decoded {
-        replayed.applied = Position { index: *index, term: *term };
+    let applied = driver.status().applied;
+    show_missed(observers, applied.index);
+    let mut replayed = Replayed { state, applied, entries: 0, bytes: 0 };
+    for effect in driver.turn() {
+        let Effect::Apply(entry, _) = effect else { continue };
+        replayed.applied = Position { index: entry.index, term: entry.term };
         replayed.entries += 1;
-        replayed.bytes += data.len() as u64;
-        let Some(entry) = entry else { continue };
-        let outcome = replayed.state.apply(replayed.applied, &entry);
-        for observer in observers.iter_mut().filter(|observer| observer.wanted() <= *index) {
-            observer.applied(replayed.applied, &entry, &outcome);
+        replayed.bytes += entry.data.len() as u64;
+        let Some(command) = command::<M>(&entry)? else { continue };
+        let outcome = replayed.state.apply(replayed.applied, &command);
+        for observer in observers.iter_mut().filter(|observer| observer.wanted() <= entry.index) {
+            observer.applied(replayed.applied, &command, &outcome);
         }
     }
     Ok(replayed)
 }
 
-/// `None` where the entry only begins a term.
-fn decode<M: Machine>(entry: &Entry) -> Result<Option<M::Entry>, StartError> {
-    match entry.kind {
-        EntryKind::Configuration => Err(StartError::Group),
-        EntryKind::Normal if entry.data.is_empty() => Ok(None),
-        EntryKind::Normal => {
-            M::decode(&entry.data).map(Some).map_err(|why| StartError::Entry { index: entry.index, why })
+/// Entries up to `index` are in a checkpoint.
+pub(super) fn show_missed<M: Machine>(observers: &mut [Box<dyn Observer<M>>], index: u64) {
+    for observer in observers.iter_mut() {
+        let missed = observer.wanted().max(FIRST_ENTRY)..=index;
+        if !missed.is_empty() {
+            observer.missed(missed);
         }
     }
+}
+
+/// `None` where the entry only begins a term, or changes the members.
+pub(super) fn command<M: Machine>(entry: &Entry) -> Result<Option<M::Entry>, StartError> {
+    if entry.kind == EntryKind::Configuration || entry.data.is_empty() {
+        return Ok(None);
+    }
+    M::decode(&entry.data).map(Some).map_err(|why| StartError::Entry { index: entry.index, why })
 }

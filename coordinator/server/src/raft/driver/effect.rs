@@ -21,6 +21,8 @@ pub enum Input {
     Read(Ticket),
     /// The write of this number is durable, and all before it.
     Persisted(u64),
+    /// The oldest write waits for room on the disk, or no more: it does not hang then.
+    DiskFull(bool),
     /// A checkpoint of what was applied here is durable.
     CheckpointMade(Position, ConfState),
     /// The body that [`Effect::Fetch`] asked for is here and proven whole.

@@ -194,6 +194,7 @@ impl Driver {
             Input::Propose(ticket, data) => self.proposals.push_back((ticket, data)),
             Input::Read(ticket) => self.reads.add(ticket, self.now),
             Input::Persisted(number) => self.persisted(number),
+            Input::DiskFull(is_full) => self.watchdog.is_full = is_full,
             Input::CheckpointMade(at, conf_state) => self.node.mut_store().compact(at, conf_state),
             Input::CheckpointReceived(at) => self.checkpoint_received(at),
             Input::CheckpointMissed(at) => self.checkpoint_missed(at),
@@ -233,6 +234,11 @@ impl Driver {
     #[must_use]
     pub fn has_more(&self) -> bool {
         !self.stopped && !self.proposals.is_empty() && self.is_ready_to_propose()
+    }
+
+    /// Takes back proposals that are not in the log yet.
+    pub fn take_held(&mut self) -> Vec<Ticket> {
+        self.proposals.drain(..).map(|(ticket, _)| ticket).collect()
     }
 
     /// A sole replica needs no votes but its own: it leads at once.

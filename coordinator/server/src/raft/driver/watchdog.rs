@@ -14,12 +14,14 @@ const PAUSE_TICKS: u64 = 1_200;
 pub(super) struct Watchdog {
     /// The tick of the last attempt, and the term in which it was made.
     tried: Option<(u64, u64)>,
+    /// It is full, and waits by itself.
+    pub(super) is_full: bool,
 }
 
 impl Driver {
     pub(super) fn watch_disk(&mut self) {
         let Some(age) = self.outstanding.oldest().map(|since| self.now.saturating_sub(since)) else { return };
-        if age > HUNG_TICKS {
+        if age > HUNG_TICKS && !self.watchdog.is_full {
             self.stop(Stop::DiskHangs);
             return;
         }

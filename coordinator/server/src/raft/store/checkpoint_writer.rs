@@ -20,6 +20,17 @@ pub struct CheckpointWriter<D: Disk> {
     pub(super) reserve: Arc<Reserve<D>>,
 }
 
+impl<D: Disk> Clone for CheckpointWriter<D> {
+    fn clone(&self) -> Self {
+        Self {
+            disk: Arc::clone(&self.disk),
+            identity: self.identity.clone(),
+            health: self.health.clone(),
+            reserve: Arc::clone(&self.reserve),
+        }
+    }
+}
+
 /// A checkpoint that is durable.
 #[derive(Debug)]
 #[must_use = "Store::adopt drops what it makes superfluous"]

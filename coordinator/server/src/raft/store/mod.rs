@@ -60,6 +60,7 @@
 //! is a disk that changed what was written, and [`OpenError::Damaged`] names the place.
 
 mod checkpoint;
+mod checkpoint_reader;
 mod checkpoint_writer;
 pub mod disk;
 mod error;
@@ -74,6 +75,7 @@ mod place;
 mod preparation;
 mod record;
 mod recovery;
+mod room;
 #[cfg(test)]
 mod sample;
 mod sector;
@@ -86,13 +88,15 @@ use std::time::Duration;
 
 pub use self::{
     checkpoint::{Checkpoint, ConfState, Section},
+    checkpoint_reader::CheckpointReader,
     checkpoint_writer::{CheckpointWriter, SavedCheckpoint},
-    disk::Disk,
+    disk::{Disk, DiskFile},
     error::{CreateError, Damage, OpenError, WriteError},
     identity::Identity,
     log::{Batch, Contradiction, Entry, EntryKind, HardState, Position, Priority},
     record::understand as understand_record,
     recovery::{Cut, Recovered},
+    room::Room,
     writing::Store,
 };
 

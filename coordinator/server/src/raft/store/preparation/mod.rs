@@ -120,6 +120,19 @@ impl<D: Disk> Reserve<D> {
         if priority == Priority::Ordinary && self.stock().short { Err(WriteError::NoRoom) } else { Ok(()) }
     }
 
+    /// Whether something would be admitted, as far as is known; asks no disk.
+    pub(super) fn admits(&self, priority: Priority) -> bool {
+        let stock = self.stock();
+        let reserved = !stock.spares.is_empty() || stock.ballast == Ballast::There;
+        !stock.short || priority == Priority::Essential && reserved
+    }
+
+    /// Tries again to fill up the reserve.
+    pub(super) fn look_for_room(&self) {
+        self.fill_up_when_needed();
+        self.look_again();
+    }
+
     /// Takes a spare segment; waits for one that is being made.
     pub(super) fn take(&self, priority: Priority) -> Result<Spare<D::File>, WriteError> {
         self.fill_up_when_needed();

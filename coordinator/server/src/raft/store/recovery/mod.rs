@@ -7,7 +7,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use self::{checkpoints::Chosen, segments::Log};
@@ -20,7 +20,7 @@ use super::{
     log::Tail,
     place::UNFINISHED,
     preparation::{BALLAST, Preparation},
-    segment,
+    sector, segment,
 };
 
 /// What a checkpoint that was set aside is called.
@@ -87,6 +87,7 @@ pub(super) fn open<D: Disk>(disk: Arc<D>, settings: Settings) -> Result<(Store<D
     let fresh = set_aside.iter().map(|damage| format!("{}{SET_ASIDE}", damage.file));
     let damaged_files: BTreeSet<String> = earlier.chain(fresh).collect();
     let hard_state = HardState { commit: tail.hard_state.commit.max(checkpoint.index), ..tail.hard_state };
+    let left = AtomicUsize::new((active.sectors - active.next) * sector::PAYLOAD);
     let store = Store {
         disk,
         identity,
@@ -98,6 +99,7 @@ pub(super) fn open<D: Disk>(disk: Arc<D>, settings: Settings) -> Result<(Store<D
         crc,
         segments,
         active,
+        left: Arc::new(left),
         checkpoints: kept,
         set_aside: damaged_files.into_iter().collect(),
         buffer: Vec::new(),

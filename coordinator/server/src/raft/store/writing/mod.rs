@@ -3,11 +3,18 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use super::{
-    Batch, Checkpoint, CheckpointWriter, Contradiction, CreateError, HardState, Identity, OpenError, Position,
-    Priority, Recovered, SavedCheckpoint, Settings, WriteError, checkpoint,
+    Batch, Checkpoint, CheckpointReader, CheckpointWriter, Contradiction, CreateError, HardState, Identity, OpenError,
+    Position, Priority, Recovered, Room, SavedCheckpoint, Settings, WriteError, checkpoint,
     disk::{Disk, DiskFile as _},
     founding,
     health::Health,
@@ -41,6 +48,8 @@ pub struct Store<D: Disk> {
     /// Segments in use, the oldest first; the last one is `active`.
     pub(super) segments: VecDeque<Used>,
     pub(super) active: Active<D::File>,
+    /// What it still takes, in bytes: for [`Room`].
+    pub(super) left: Arc<AtomicUsize>,
     /// Indexes of the checkpoints that count, the oldest first.
     pub(super) checkpoints: Vec<u64>,
     /// Files to remove together with the next superfluous ones.
@@ -153,6 +162,21 @@ impl<D: Disk> Store<D> {
         }
     }
 
+    /// Something that reads checkpoints in another thread.
+    pub fn checkpoint_reader(&self) -> CheckpointReader<D> {
+        CheckpointReader { disk: Arc::clone(&self.disk), identity: self.identity.clone() }
+    }
+
+    /// Something that tells another thread whether there is room.
+    pub fn room(&self) -> Room<D> {
+        Room { reserve: Arc::clone(self.preparation.reserve()), left: Arc::clone(&self.left) }
+    }
+
+    /// Tries again to fill up the reserve, after something was refused.
+    pub fn look_for_room(&self) {
+        self.preparation.reserve().look_for_room();
+    }
+
     /// Saves a checkpoint of what is committed and drops what it makes superfluous.
     ///
     /// # Errors
@@ -251,6 +275,7 @@ impl<D: Disk> Store<D> {
         let written = file.write_at((*next * SECTOR) as u64, sectors).and_then(|()| file.sync());
         written.map_err(|error| self.health.fail(&segment::file(*id), &error))?;
         *next += sectors.len() / SECTOR;
+        self.left.store((self.active.sectors - self.active.next) * sector::PAYLOAD, Ordering::Relaxed);
         Ok(())
     }
 

@@ -1,0 +1,272 @@
+//! The disk's thread: one write in flight, and all that waits becomes the next one.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use super::{ENTRY_HEADER, ESSENTIAL_BYTES};
+use crate::{
+    failpoint,
+    raft::{
+        Position,
+        driver::Write,
+        store::{Batch, Checkpoint, ConfState, Disk, Entry, HardState, Priority, SavedCheckpoint, Store, WriteError},
+    },
+};
+
+/// What the disk is asked to do.
+pub(super) enum Job {
+    /// Make this durable; the body is there where a checkpoint is to be installed.
+    Write(Write, Option<Arc<Checkpoint>>),
+    /// Entries are committed up to here.
+    NoteCommit(u64),
+    /// Let a checkpoint count that is durable.
+    Adopt(SavedCheckpoint, Position, ConfState),
+    /// Something was refused for want of room: is there some by now?
+    LookForRoom,
+    End,
+}
+
+/// What the disk says.
+pub(in crate::raft) enum Done {
+    /// The write of this number, and all before it.
+    Persisted(u64),
+    /// The checkpoint counts.
+    Adopted(Position, ConfState),
+    /// A write waits for room, or no more.
+    Full(bool),
+    /// Nothing can be written any more.
+    Failed(String),
+    /// The thread is gone.
+    Gone,
+}
+
+/// Says that the thread is gone, however that came.
+struct Farewell<F: Fn(Done)>(F);
+
+impl<F: Fn(Done)> Drop for Farewell<F> {
+    fn drop(&mut self) {
+        (self.0)(Done::Gone);
+    }
+}
+
+/// The thread's life.
+pub(super) fn run<D: Disk>(store: Store<D>, jobs: Receiver<Job>, retry: Duration, tell: impl Fn(Done)) {
+    let farewell = Farewell(tell);
+    let commit = store.hard_state().commit;
+    let mut desk = Desk { store, jobs, waiting: VecDeque::new(), retry, tell: &farewell.0, commit, ends: false };
+    if let Err(error) = desk.work() {
+        (farewell.0)(Done::Failed(error.to_string()));
+    }
+}
+
+struct Desk<'a, D: Disk> {
+    store: Store<D>,
+    jobs: Receiver<Job>,
+    waiting: VecDeque<Job>,
+    retry: Duration,
+    tell: &'a dyn Fn(Done),
+    /// The highest commit index that any job named.
+    commit: u64,
+    ends: bool,
+}
+
+/// Writes that become durable together.
+#[derive(Default)]
+struct Merged {
+    number: u64,
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+}
+
+impl Merged {
+    fn add(&mut self, write: Write) {
+        let Write { number, entries, hard_state, .. } = write;
+        (self.number, self.hard_state) = (number, Some(hard_state));
+        if let (Some(next), Some(first)) = (entries.first(), self.entries.first()) {
+            let keep = usize::try_from(next.index.saturating_sub(first.index)).unwrap_or(usize::MAX);
+            self.entries.truncate(keep);
+        }
+        self.entries.extend(entries);
+    }
+}
+
+impl<D: Disk> Desk<'_, D> {
+    fn work(&mut self) -> Result<(), WriteError> {
+        while let Some(first) = self.next() {
+            let (mut merged, mut job) = (Merged::default(), Some(first));
+            while let Some(next) = job.take() {
+                match next {
+                    Job::Write(write, None) => merged.add(write),
+                    Job::Write(write, Some(body)) => {
+                        self.write(std::mem::take(&mut merged))?;
+                        self.install(&write, &body)?;
+                        merged.add(write);
+                    }
+                    Job::NoteCommit(commit) => self.commit = self.commit.max(commit),
+                    Job::Adopt(saved, at, conf_state) => {
+                        self.write(std::mem::take(&mut merged))?;
+                        self.adopt(saved, at, conf_state)?;
+                    }
+                    Job::LookForRoom => self.store.look_for_room(),
+                    Job::End => self.ends = true,
+                }
+                job = self.waiting.pop_front().or_else(|| self.jobs.try_recv().ok());
+            }
+            self.write(merged)?;
+            self.note_commit()?;
+            if self.ends {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Job> {
+        self.waiting.pop_front().or_else(|| self.jobs.recv().ok())
+    }
+
+    /// As few records as it takes. The term goes with the first of them: no entry is there without its term.
+    fn write(&mut self, merged: Merged) -> Result<(), WriteError> {
+        let Merged { number, entries, hard_state: Some(hard_state) } = merged else { return Ok(()) };
+        self.commit = self.commit.max(hard_state.commit);
+        let (mut rest, mut first) = (entries.as_slice(), true);
+        let limit = self.store.batch_limit_bytes();
+        while first || !rest.is_empty() {
+            let part = fitting(rest, limit);
+            let last = part.last().map_or(self.store.last().index, |entry| entry.index);
+            let stored = self.store.hard_state().commit;
+            let hard_state = HardState { commit: hard_state.commit.min(last).max(stored), ..hard_state };
+            self.write_part(part, hard_state)?;
+            (rest, first) = (&rest[part.len()..], false);
+        }
+        if entries.iter().any(|entry| !entry.data.is_empty()) {
+            failpoint::reach("log-written");
+        }
+        (self.tell)(Done::Persisted(number));
+        Ok(())
+    }
+
+    /// On a full disk in parts that are small enough for its reserve; in the end it waits for room.
+    fn write_part(&mut self, part: &[Entry], hard_state: HardState) -> Result<(), WriteError> {
+        let whole =
+            self.store.write(&Batch { entries: part, hard_state: Some(hard_state), priority: Priority::Ordinary });
+        if whole != Err(WriteError::NoRoom) {
+            return whole;
+        }
+        let (mut rest, mut first, mut told) = (part, true, false);
+        while first || !rest.is_empty() {
+            let small = fitting(rest, ESSENTIAL_BYTES);
+            let last = small.last().map_or(self.store.last().index, |entry| entry.index);
+            let commit = hard_state.commit.min(last).max(self.store.hard_state().commit);
+            let hard_state = Some(HardState { commit, ..hard_state });
+            match self.store.write(&Batch { entries: small, hard_state, priority: Priority::Essential }) {
+                Ok(()) => (rest, first) = (&rest[small.len()..], false),
+                Err(WriteError::NoRoom) => {
+                    if !std::mem::replace(&mut told, true) {
+                        (self.tell)(Done::Full(true));
+                    }
+                    if !self.wait_for_room()? {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if told {
+            (self.tell)(Done::Full(false));
+        }
+        Ok(())
+    }
+
+    /// Waits a while; a checkpoint that is done meanwhile makes room. False where the replica ends.
+    fn wait_for_room(&mut self) -> Result<bool, WriteError> {
+        match self.jobs.recv_timeout(self.retry) {
+            Ok(Job::Adopt(saved, at, conf_state)) => self.adopt(saved, at, conf_state)?,
+            Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => {
+                self.ends = true;
+                self.waiting.clear();
+                return Ok(false);
+            }
+            Ok(Job::NoteCommit(commit)) => self.commit = self.commit.max(commit),
+            Ok(Job::LookForRoom) | Err(RecvTimeoutError::Timeout) => self.store.look_for_room(),
+            Ok(write @ Job::Write(..)) => self.waiting.push_back(write),
+        }
+        Ok(true)
+    }
+
+    fn install(&mut self, write: &Write, body: &Checkpoint) -> Result<(), WriteError> {
+        let hard_state = HardState { commit: body.index, ..write.hard_state };
+        let mut told = false;
+        while let Err(error) = self.store.install(body, hard_state) {
+            if error != WriteError::NoRoom {
+                return Err(error);
+            }
+            if !std::mem::replace(&mut told, true) {
+                (self.tell)(Done::Full(true));
+            }
+            if !self.wait_for_room()? {
+                return Ok(());
+            }
+        }
+        if told {
+            (self.tell)(Done::Full(false));
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, saved: SavedCheckpoint, at: Position, conf_state: ConfState) -> Result<(), WriteError> {
+        self.note_commit()?;
+        match self.store.adopt(saved) {
+            Ok(()) => (self.tell)(Done::Adopted(at, conf_state)),
+            // One from elsewhere was faster.
+            Err(WriteError::Contradiction(why)) => tracing::debug!(%why, "a checkpoint does not count"),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn note_commit(&mut self) -> Result<(), WriteError> {
+        let commit = self.commit.min(self.store.last().index);
+        if commit > self.store.hard_state().commit { self.store.note_commit(commit) } else { Ok(()) }
+    }
+}
+
+/// The longest beginning of the entries that takes no more than `limit` bytes; one at least.
+fn fitting(entries: &[Entry], limit: usize) -> &[Entry] {
+    let mut bytes = 0;
+    let fit = entries.iter().take_while(|entry| {
+        bytes += ENTRY_HEADER + entry.data.len();
+        bytes <= limit
+    });
+    let count = fit.count().max(1).min(entries.len());
+    &entries[..count]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::store::EntryKind;
+
+    #[test]
+    fn what_waits_is_merged_and_a_later_leaders_entries_replace_earlier_ones() {
+        let write = |number, first: u64, term, count| {
+            let entry = |index| Entry { index, term, kind: EntryKind::Normal, data: vec![] };
+            let hard_state = HardState { term, vote: 1, commit: 1 };
+            Write { number, install: None, entries: (first..first + count).map(entry).collect(), hard_state }
+        };
+        let mut merged = Merged::default();
+        for write in [write(1, 5, 2, 3), write(2, 8, 2, 2), write(4, 6, 3, 1), write(5, 9, 3, 0)] {
+            merged.add(write);
+        }
+        let places: Vec<_> = merged.entries.iter().map(|entry| (entry.index, entry.term)).collect();
+        assert_eq!((merged.number, places), (5, vec![(5, 2), (6, 3)]));
+        merged.add(write(6, 3, 4, 1));
+        assert_eq!(merged.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [3]);
+    }
+}

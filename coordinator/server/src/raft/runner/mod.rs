@@ -1,0 +1,509 @@
+//! The log's thread: it turns what comes in into inputs of the driver, and its effects into deeds.
+
+mod disk;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use self::disk::{Done, Job};
+use super::{
+    ChangeError, End, Machine, Observer, ProposeError, ReadError, Settings,
+    driver::{Answer, Change, ChangeRefused, Driver, Effect, Input, Role, Status, Stop, TICK, Ticket, Write},
+    keeping::Keeping,
+    peers::Peers,
+    store::{Checkpoint, CheckpointWriter, ConfState, Disk, Entry, Position, Priority, Room, Store},
+};
+use crate::failpoint;
+
+/// What an entry takes in a record besides its data.
+const ENTRY_HEADER: usize = 13;
+/// An essential batch has to be small when the disk is full.
+const ESSENTIAL_BYTES: usize = 32 << 10;
+/// The most messages that are taken in before a turn.
+const GATHER: usize = 4096;
+/// How long an end waits for another leader and for what is being written.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the thread is told.
+pub(super) enum Message<M: Machine> {
+    Propose(Proposal<M>),
+    Read(oneshot::Sender<Result<Arc<M>, ReadError>>),
+    Change(Change, oneshot::Sender<Result<(), ChangeError>>),
+    Transfer(Option<u64>),
+    Status(oneshot::Sender<Status>),
+    /// From a peer, whose certificate says so.
+    Frame(u64, Vec<u8>),
+    Unreachable(u64),
+    LeaderGone(u64),
+    CheckpointArrived(Box<Checkpoint>),
+    CheckpointMissed(Position),
+    CheckpointSending(u64),
+    CheckpointNotSent(u64),
+    CheckpointDone,
+    Disk(disk::Done),
+    End,
+}
+
+/// An entry that somebody waits for.
+pub(super) struct Proposal<M: Machine> {
+    pub(super) entry: M::Entry,
+    pub(super) data: Vec<u8>,
+    pub(super) is_essential: bool,
+    pub(super) answer: oneshot::Sender<Result<M::Outcome, ProposeError>>,
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// Who waits for an answer of the driver's.
+enum Waiting<M: Machine> {
+    Proposal(Proposal<M>),
+    Read(oneshot::Sender<Result<Arc<M>, ReadError>>),
+    Change(oneshot::Sender<Result<(), ChangeError>>),
+}
+
+/// Where the thread shows what it did.
+pub(super) struct Outlets<M: Machine> {
+    pub(super) state: watch::Sender<Arc<M>>,
+    pub(super) applied: watch::Sender<Position>,
+    pub(super) leader: watch::Sender<Option<u64>>,
+    pub(super) known_leader: watch::Sender<Option<u64>>,
+    pub(super) members: watch::Sender<ConfState>,
+}
+
+/// The parts of a log, which `start` alone puts together.
+pub(super) struct Parts<D: Disk, M: Machine> {
+    pub(super) driver: Driver,
+    pub(super) store: Store<D>,
+    pub(super) state: M,
+    pub(super) applied: Position,
+    pub(super) observers: Vec<Box<dyn Observer<M>>>,
+    pub(super) keeping: Keeping<M>,
+    pub(super) settings: Settings,
+    pub(super) peers: Arc<dyn Peers>,
+    pub(super) inbox: Sender<Message<M>>,
+    pub(super) messages: Receiver<Message<M>>,
+    pub(super) outlets: Outlets<M>,
+}
+
+pub(super) struct Runner<D: Disk, M: Machine> {
+    driver: Driver,
+    state: M,
+    applied: Position,
+    observers: Vec<Box<dyn Observer<M>>>,
+    keeping: Keeping<M>,
+    peers: Arc<dyn Peers>,
+    messages: Receiver<Message<M>>,
+    outlets: Outlets<M>,
+    checkpoints: CheckpointWriter<D>,
+    room: Room<D>,
+    jobs: Sender<Job>,
+    disk: Option<JoinHandle<()>>,
+    next_ticket: Ticket,
+    waiting: BTreeMap<Ticket, Waiting<M>>,
+    /// Checkpoints that came from elsewhere and are not installed yet, by index.
+    bodies: BTreeMap<u64, Arc<Checkpoint>>,
+    /// A write waits for room.
+    is_full: bool,
+    /// Until when the end is put off.
+    ends: Option<Instant>,
+    end: Option<End>,
+}
+
+impl<D: Disk, M: Machine> Runner<D, M> {
+    /// Starts the disk's thread.
+    pub(super) fn new(parts: Parts<D, M>) -> std::io::Result<Self> {
+        let Parts { driver, store, state, applied, observers, keeping, settings, peers, inbox, messages, outlets } =
+            parts;
+        let (jobs, todo) = mpsc::channel();
+        let (checkpoints, room) = (store.checkpoint_writer(), store.room());
+        // With the log's thread gone nobody waits for it.
+        let tell = move |done| inbox.send(Message::Disk(done)).unwrap_or(());
+        let life = move || disk::run(store, todo, settings.retry_interval, tell);
+        let disk = thread::Builder::new().name("log-disk".into()).spawn(life)?;
+        Ok(Self {
+            driver,
+            state,
+            applied,
+            observers,
+            keeping,
+            peers,
+            messages,
+            outlets,
+            checkpoints,
+            room,
+            jobs,
+            disk: Some(disk),
+            next_ticket: 1,
+            waiting: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+            is_full: false,
+            ends: None,
+            end: None,
+        })
+    }
+
+    /// The thread's life.
+    pub(super) fn run(mut self) -> End {
+        self.driver.campaign_if_sole();
+        let mut next_tick = Instant::now() + TICK;
+        let end = loop {
+            self.gather(next_tick);
+            let now = Instant::now();
+            if now >= next_tick {
+                self.driver.feed(Input::Tick);
+                // After a pause one tick comes, not a burst: a machine that slept must not vote all at once.
+                next_tick = if now >= next_tick + TICK { now + TICK } else { next_tick + TICK };
+            }
+            self.turns();
+            self.make_checkpoint(false, false);
+            if let Some(end) = self.end.take().or_else(|| self.asked_end(now)) {
+                break end;
+            }
+        };
+        self.finish(&end);
+        end
+    }
+
+    /// Nothing is left behind: who waits is answered, the disk's thread is gone unless the disk hangs.
+    fn finish(&mut self, end: &End) {
+        self.outlets.leader.send_replace(None);
+        let refusal = || match end {
+            End::Broken(why) => ProposeError::Broken(why.clone()),
+            End::Asked | End::Panicked | End::Removed => ProposeError::Ending,
+        };
+        let messages: Vec<_> = self.messages.try_iter().collect();
+        for message in messages {
+            if let Message::Propose(proposal) = message {
+                answer(proposal.answer, Err(refusal()));
+            }
+        }
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Proposal(proposal) => {
+                    let broken = matches!(end, End::Broken(_));
+                    answer(proposal.answer, Err(if broken { refusal() } else { ProposeError::Unknown }));
+                }
+                Waiting::Read(reader) => answer(reader, Err(ReadError::Ending)),
+                Waiting::Change(changer) => answer(changer, Err(ChangeError::Unknown)),
+            }
+        }
+        self.jobs.send(Job::End).unwrap_or(());
+        let hangs = matches!(end, End::Broken(why) if *why == Stop::DiskHangs.to_string());
+        if let Some(disk) = self.disk.take().filter(|_| !hangs) {
+            // It has told of its panic already.
+            disk.join().unwrap_or(());
+        }
+    }
+
+    fn gather(&mut self, until: Instant) {
+        let patience = until.saturating_duration_since(Instant::now());
+        match self.messages.recv_timeout(patience) {
+            Ok(message) => self.take(message),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.begin_end(),
+        }
+        for _ in 0..GATHER {
+            match self.messages.try_recv() {
+                Ok(message) => self.take(message),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message<M>) {
+        match message {
+            Message::Propose(proposal) => self.propose(proposal),
+            Message::Read(reader) => {
+                let ticket = self.ticket(Waiting::Read(reader));
+                self.driver.feed(Input::Read(ticket));
+            }
+            Message::Change(change, changer) => {
+                let ticket = self.ticket(Waiting::Change(changer));
+                self.driver.feed(Input::Change(ticket, change));
+            }
+            Message::Transfer(to) => self.driver.feed(Input::Transfer(to)),
+            Message::Status(asker) => answer(asker, self.driver.status()),
+            Message::Frame(from, frame) => match protobuf::Message::parse_from_bytes(&frame) {
+                Ok(message) => self.step(from, message),
+                Err(error) => tracing::warn!(from, %error, "a frame that makes no sense"),
+            },
+            Message::Unreachable(peer) => self.driver.feed(Input::Unreachable(peer)),
+            Message::LeaderGone(leader) => self.driver.feed(Input::LeaderGone(leader)),
+            Message::CheckpointArrived(checkpoint) => {
+                let at = checkpoint.position();
+                self.bodies.insert(at.index, Arc::from(checkpoint));
+                self.driver.feed(Input::CheckpointReceived(at));
+            }
+            Message::CheckpointMissed(at) => self.driver.feed(Input::CheckpointMissed(at)),
+            Message::CheckpointSending(to) => self.driver.feed(Input::CheckpointSending(to)),
+            Message::CheckpointNotSent(to) => self.driver.feed(Input::CheckpointNotSent(to)),
+            Message::CheckpointDone => self.checkpoint_done(),
+            Message::Disk(done) => self.disk_done(done),
+            Message::End => self.begin_end(),
+        }
+    }
+
+    fn step(&mut self, from: u64, message: super::driver::Message) {
+        // The certificate says who sent it; the message must not say otherwise.
+        if message.from == from {
+            self.driver.feed(Input::Message(message));
+        }
+    }
+
+    fn ticket(&mut self, waiting: Waiting<M>) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    /// A full disk is met here: what is in the log already waits for room, and can be refused no more.
+    fn propose(&mut self, mut proposal: Proposal<M>) {
+        if self.ends.is_some() {
+            return answer(proposal.answer, Err(ProposeError::Ending));
+        }
+        let priority = if proposal.is_essential { Priority::Essential } else { Priority::Ordinary };
+        if self.is_full || !self.room.admits(priority, ENTRY_HEADER + proposal.data.len()) {
+            self.jobs.send(Job::LookForRoom).unwrap_or(());
+            self.make_checkpoint(true, false);
+            return answer(proposal.answer, Err(ProposeError::NoRoom));
+        }
+        let data = std::mem::take(&mut proposal.data);
+        let ticket = self.ticket(Waiting::Proposal(proposal));
+        self.driver.feed(Input::Propose(ticket, data));
+    }
+
+    fn disk_done(&mut self, done: Done) {
+        match done {
+            Done::Persisted(number) => self.driver.feed(Input::Persisted(number)),
+            Done::Adopted(at, conf_state) => self.driver.feed(Input::CheckpointMade(at, conf_state)),
+            Done::Full(is_full) => {
+                self.is_full = is_full;
+                self.driver.feed(Input::DiskFull(is_full));
+                if is_full {
+                    tracing::warn!("no room on the disk: the log waits for some");
+                    self.refuse_held();
+                    self.make_checkpoint(true, false);
+                }
+            }
+            Done::Failed(why) => self.end = Some(End::Broken(why)),
+            Done::Gone => {
+                self.end.get_or_insert(End::Panicked);
+            }
+        }
+    }
+
+    /// Proposals that are not in the log yet.
+    fn refuse_held(&mut self) {
+        for ticket in self.driver.take_held() {
+            if let Some(Waiting::Proposal(proposal)) = self.waiting.remove(&ticket) {
+                answer(proposal.answer, Err(ProposeError::NoRoom));
+            }
+        }
+    }
+
+    fn turns(&mut self) {
+        loop {
+            let effects = self.driver.turn();
+            self.carry_out(effects);
+            if self.end.is_some() || !self.driver.has_more() {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        let (mut outcomes, mut answers, mut leads, mut changed) = (Vec::new(), Vec::new(), Vec::new(), false);
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => self.send(&message),
+                Effect::Write(write) => self.write(write),
+                Effect::NoteCommit(commit) => self.jobs.send(Job::NoteCommit(commit)).unwrap_or(()),
+                Effect::Apply(entry, ticket) => {
+                    changed = true;
+                    match self.apply(entry, ticket) {
+                        Ok(outcome) => outcomes.extend(outcome),
+                        Err(why) => {
+                            self.end = Some(End::Broken(why));
+                            break;
+                        }
+                    }
+                }
+                Effect::Install(at) => {
+                    changed = true;
+                    if let Err(why) = self.install(at) {
+                        self.end = Some(End::Broken(why));
+                        break;
+                    }
+                }
+                Effect::MakeCheckpoint => self.make_checkpoint(false, true),
+                Effect::Fetch { from, checkpoint } => self.fetch(from, checkpoint),
+                Effect::Answer(ticket, answer) => answers.push((ticket, answer)),
+                Effect::Leads(term) => leads.push(term),
+                Effect::Leader(leader) => {
+                    self.outlets.known_leader.send_replace(leader);
+                }
+                Effect::Members(members) => {
+                    self.peers.members(&members);
+                    self.outlets.members.send_replace(members);
+                }
+                Effect::Stop(Stop::Removed) => self.end = Some(End::Removed),
+                Effect::Stop(why) => self.end = Some(End::Broken(why.to_string())),
+            }
+        }
+        if changed {
+            // Shown before it is answered: who was answered sees it.
+            self.outlets.state.send_replace(Arc::new(self.state.clone()));
+            self.outlets.applied.send_replace(self.applied);
+        }
+        for term in leads {
+            match term {
+                Some(term) => tracing::info!(term, index = self.applied.index, "leads"),
+                None => tracing::info!("leads no longer"),
+            }
+            self.outlets.leader.send_replace(term);
+        }
+        outcomes.into_iter().for_each(|(proposal, outcome): (Proposal<M>, M::Outcome)| {
+            answer(proposal.answer, Ok(outcome));
+        });
+        answers.into_iter().for_each(|(ticket, answer)| self.answer(ticket, answer));
+    }
+
+    fn send(&self, message: &super::driver::Message) {
+        match protobuf::Message::write_to_bytes(message) {
+            Ok(frame) => self.peers.send(message.to, frame),
+            Err(error) => tracing::error!(%error, "a message cannot be written"),
+        }
+    }
+
+    fn write(&mut self, write: Write) {
+        let body = match write.install.map(|at| self.bodies.get(&at.index).cloned()) {
+            None => None,
+            Some(Some(body)) => Some(body),
+            Some(None) => {
+                self.end = Some(End::Broken("a checkpoint is to be installed that is not here".into()));
+                return;
+            }
+        };
+        self.jobs.send(Job::Write(write, body)).unwrap_or(());
+    }
+
+    /// Applies an entry; whoever proposed it here is told later.
+    #[expect(clippy::type_complexity, reason = "a proposal and its outcome")]
+    fn apply(&mut self, entry: Entry, ticket: Option<Ticket>) -> Result<Option<(Proposal<M>, M::Outcome)>, String> {
+        self.applied = Position { index: entry.index, term: entry.term };
+        self.keeping.count(entry.data.len());
+        let own = ticket.and_then(|ticket| match self.waiting.remove(&ticket)? {
+            Waiting::Proposal(proposal) => Some(proposal),
+            Waiting::Read(_) | Waiting::Change(_) => None,
+        });
+        let decoded = match &own {
+            Some(_) => None,
+            None => match super::start::command::<M>(&entry).map_err(|error| error.to_string())? {
+                None => return Ok(None),
+                decoded => decoded,
+            },
+        };
+        let Some(command) = decoded.as_ref().or(own.as_ref().map(|own| &own.entry)) else { return Ok(None) };
+        let at = self.applied;
+        let outcome = self.state.apply(at, command);
+        for observer in self.observers.iter_mut().filter(|observer| observer.wanted() <= at.index) {
+            observer.applied(at, command, &outcome);
+        }
+        failpoint::reach("log-applied");
+        Ok(own.map(|proposal| (proposal, outcome)))
+    }
+
+    /// A checkpoint from elsewhere is durable: it is the state.
+    fn install(&mut self, at: Position) -> Result<(), String> {
+        let body = self.bodies.remove(&at.index).ok_or("an installed checkpoint is not here")?;
+        self.bodies.retain(|index, _| *index > at.index);
+        let state = M::from_sections(&body.sections);
+        self.state = state.map_err(|why| format!("the checkpoint at {} cannot be read: {why}", at.index))?;
+        self.applied = at;
+        super::start::show_missed(&mut self.observers, at.index);
+        tracing::info!(index = at.index, term = at.term, "a checkpoint from another replica is the state now");
+        Ok(())
+    }
+
+    fn fetch(&mut self, from: u64, checkpoint: Position) {
+        if self.bodies.get(&checkpoint.index).is_some_and(|body| body.position() == checkpoint) {
+            self.driver.feed(Input::CheckpointReceived(checkpoint));
+        } else {
+            self.peers.fetch(from, checkpoint);
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, given: Answer) {
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        match (waiting, given) {
+            (Waiting::Proposal(proposal), Answer::Refused(leader)) => {
+                answer(proposal.answer, Err(ProposeError::NotLeader(leader)));
+            }
+            (Waiting::Proposal(proposal), _) => answer(proposal.answer, Err(ProposeError::Unknown)),
+            (Waiting::Read(reader), Answer::Readable) => answer(reader, Ok(self.outlets.state.borrow().clone())),
+            (Waiting::Read(reader), _) => answer(reader, Err(ReadError::NoLeader)),
+            (Waiting::Change(changer), Answer::Changed) => answer(changer, Ok(())),
+            (Waiting::Change(changer), Answer::ChangeRefused(why)) => {
+                let is_unknown = why == ChangeRefused::Overtaken;
+                answer(changer, Err(if is_unknown { ChangeError::Unknown } else { ChangeError::Refused(why) }));
+            }
+            (Waiting::Change(changer), _) => answer(changer, Err(ChangeError::Unknown)),
+        }
+    }
+
+    /// Another leader first, if there can be one; then what is being written.
+    fn begin_end(&mut self) {
+        if self.ends.is_none() {
+            self.ends = Some(Instant::now() + END_PATIENCE);
+            self.driver.feed(Input::Transfer(None));
+        }
+    }
+
+    fn asked_end(&mut self, now: Instant) -> Option<End> {
+        let until = self.ends?;
+        let status = self.driver.status();
+        let others_vote = status.members.len() > 1;
+        let has_given_way = !others_vote || status.role != Role::Leader;
+        let is_done = has_given_way && (self.waiting.is_empty() || self.is_full) && !self.keeping.is_under_way();
+        (is_done || now >= until).then_some(End::Asked)
+    }
+
+    fn checkpoint_done(&mut self) {
+        match self.keeping.finish() {
+            Ok(Some((saved, at, conf_state))) => {
+                self.jobs.send(Job::Adopt(saved, at, conf_state)).unwrap_or(());
+            }
+            Ok(None) => {}
+            Err(error) => self.end = Some(End::Broken(error.to_string())),
+        }
+    }
+
+    /// `is_wanted`: a peer needs one, however new the last is.
+    fn make_checkpoint(&mut self, is_full: bool, is_wanted: bool) {
+        if !self.keeping.is_due(is_full || self.is_full, is_wanted) || self.end.is_some() {
+            return;
+        }
+        // What is in a checkpoint is not shown to observers again.
+        if let Err(error) = self.observers.iter_mut().try_for_each(|observer| observer.keep()) {
+            tracing::warn!(%error, "no checkpoint: what was seen of the log cannot be kept");
+            self.keeping.put_off(1);
+            return;
+        }
+        let conf_state = self.driver.conf_state();
+        self.keeping.begin(self.checkpoints.clone(), self.applied, conf_state, self.state.clone(), is_full);
+    }
+}
+
+/// Whoever asked may not wait any more.
+fn answer<T>(to: oneshot::Sender<T>, what: T) {
+    drop(to.send(what));
+}
