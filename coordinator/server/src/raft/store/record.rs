@@ -139,7 +139,9 @@ pub fn understand(mut record: Vec<u8>) -> Result<(), &'static str> {
 fn batch(fields: &mut Fields<'_>, flags: u8, first: u64, count: u32) -> Option<Record> {
     let hard_state = if flags & HAS_HARD_STATE != 0 { Some(hard_state(fields)?) } else { None };
     let mut entries = Vec::new();
-    for index in (first..).take(usize::try_from(count).ok()?) {
+    for n in 0..count {
+        // Whatever stands there: no index is beyond the last one.
+        let index = first.checked_add(n.into())?;
         let term = fields.u64()?;
         let kind = match fields.u8()? {
             0 => EntryKind::Normal,
