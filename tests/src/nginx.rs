@@ -59,7 +59,7 @@ fn configuration(folder: &Path, keys: &Path, address: &str) -> String {
            uwsgi_temp_path {folder}/uwsgi;\n\
            scgi_temp_path {folder}/scgi;\n\
            server {{\n\
-             listen {address} ssl backlog=4096;\n\
+             listen {address} ssl http2 backlog=4096;\n\
              ssl_protocols TLSv1.3;\n\
              ssl_certificate {keys}/replica.crt;\n\
              ssl_certificate_key {keys}/replica.key;\n\
