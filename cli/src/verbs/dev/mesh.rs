@@ -1,7 +1,7 @@
 //! The parts of the mesh: started in order, ended together.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -110,20 +110,32 @@ fn early(part: &str, ended: Result<Result<(), Failure>, JoinError>) -> Failure {
     Failure::new(ExitCode::Failed, what, why, "start dev again, and report this: RUST_LOG=debug mainstay dev")
 }
 
-/// The usual port if it is free, else any: other programs of ours may run on this machine.
-fn free(port: u16) -> SocketAddr {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    match TcpListener::bind(usual) {
-        Ok(_) => usual,
-        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+const fn on_loopback(port: u16) -> SocketAddr {
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+}
+
+/// At the usual ports where they are free, else at any: other programs of ours may run on this machine, and take one
+/// between a look at it and its use.
+async fn coordinator(args: &DevArgs, folder: &Path, stop: &CancellationToken) -> Result<(Part, Started), Failure> {
+    let usual = |port| if TcpListener::bind(on_loopback(port)).is_ok() { on_loopback(port) } else { on_loopback(0) };
+    match serve(args, folder, stop, usual).await {
+        Err(failure) if failure.code == ExitCode::Conflict && failure.what.starts_with("cannot listen") => {
+            serve(args, folder, stop, |_| on_loopback(0)).await
+        }
+        served => served,
     }
 }
 
-async fn coordinator(args: &DevArgs, folder: &Path, stop: &CancellationToken) -> Result<(Part, Started), Failure> {
+async fn serve(
+    args: &DevArgs,
+    folder: &Path,
+    stop: &CancellationToken,
+    place: impl Fn(u16) -> SocketAddr,
+) -> Result<(Part, Started), Failure> {
     let config = ServeConfig {
         data_dir: folder.join("coordinator"),
-        listen: free(LISTEN_PORT),
-        http: args.http.unwrap_or_else(|| free(HTTP_PORT)),
+        listen: place(LISTEN_PORT),
+        http: args.http.unwrap_or_else(|| place(HTTP_PORT)),
         announce_listen: true,
         lives: Lives::default(),
     };
