@@ -280,28 +280,32 @@ fn state() -> State {
     claim.id.event = Event::Fired;
     apply(Command::Notify(notify::Command::Claim(claim.clone())));
     apply(Command::Notify(notify::Command::Delivered(claim)));
-    apply(Command::Ca(ca::Command::Adopt(root(1))));
+    take(&mut state, index + 1, ca::Command::Adopt(root(1)));
     let version = |state: &State| state.ca.version();
+    let next = |state: &State| version(state) + 100;
     for key in [2, 3] {
         let begin = ca::Command::Begin(version(&state), root(key));
-        take(&mut state, begin);
+        let index = next(&state);
+        take(&mut state, index, begin);
         let forced = |state: &State| ca::Step { version: version(state), force: true };
         let issue = ca::Command::Issue(forced(&state));
-        take(&mut state, issue);
+        let index = next(&state);
+        take(&mut state, index, issue);
         if key == 2 {
             let finish = ca::Command::Finish(forced(&state));
-            take(&mut state, finish);
+            let index = next(&state);
+            take(&mut state, index, finish);
         }
     }
     let holders = vec![ca::Holder::Node(parse("n1")), ca::Holder::User(parse("eve"))];
     let acknowledge = ca::Command::Acknowledge(holders, version(&state));
-    take(&mut state, acknowledge);
+    let index = next(&state);
+    take(&mut state, index, acknowledge);
     state
 }
 
-/// Applies what is about roots; each entry has an index of its own.
-fn take(state: &mut State, command: ca::Command) {
-    let index = state.ca.version() + 100;
+/// Applies what is about roots, which nobody asked for under a name of their own.
+fn take(state: &mut State, index: u64, command: ca::Command) {
     let entry =
         Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request: None, command: Command::Ca(command) };
     state.apply(index, &entry).unwrap();

@@ -163,7 +163,7 @@ async fn a_rotation_keeps_everybody_in() {
     assert_eq!(roots(&settled.ca), [<[u8; 32]>::try_from(replacing.issuer).unwrap()]);
 
     let renewed = Credentials { ca: settled.ca.clone(), certificate: second.certificate, key: key.serialize_pem() };
-    session(replica.channel(&renewed).await, vec![hello()]).await.expect("the new certificate counts");
+    renew(&replica.channel(&renewed).await, &key).await.expect("the new certificate counts");
     eventually("the old one is refused", async || replica.refuses(&first).await.then_some(())).await;
     let knows_old_only = tls::anonymous_config(&first.ca).unwrap();
     let nobody = replica.dial(&server_name(&replica.admin.cluster_id), knows_old_only).await;
