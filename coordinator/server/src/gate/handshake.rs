@@ -18,9 +18,16 @@ use rustls::{
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    time::timeout,
+};
 
-use super::{Refusal, doorkeeper::Shown, limits::HANDSHAKE_BYTES};
+use super::{
+    Refusal,
+    doorkeeper::Shown,
+    limits::{FAREWELL_LIMIT, HANDSHAKE_BYTES},
+};
 
 /// The server's TLS: 1.3 only, certificates of the cluster CA or none, no resumption (it would pass a revoked or
 /// expired certificate without a look).
@@ -67,6 +74,19 @@ pub(super) fn identity(der: &[u8], cluster: &ClusterId) -> Result<Shown, (Refusa
         key: KeyFingerprint(certificate.spki_sha256),
         not_after: certificate.not_after,
     })
+}
+
+/// Lets the peer read why it is refused: a socket that is closed with something unread in it takes back what it sent
+/// last, and the peer, which has begun to speak already, would see a broken connection and no reason.
+pub(super) async fn farewell(mut tcp: impl AsyncRead + AsyncWrite + Unpin) {
+    let drain = async {
+        tcp.shutdown().await?;
+        let mut rest = [0; 1024];
+        while tcp.read(&mut rest).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    // However it ends, the connection does.
+    drop(timeout(FAREWELL_LIMIT, drain).await);
 }
 
 /// Why a handshake failed, in the gate's words. Times out of validity name both clocks.

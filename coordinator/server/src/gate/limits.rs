@@ -27,6 +27,8 @@ pub(super) struct Patience {
 pub(super) const PATIENCE: Patience = Patience { first_bytes: Duration::from_secs(5), stall: Duration::from_secs(20) };
 /// Bytes that may come before the handshake is over: a ClientHello and a certificate chain are a few KiB.
 pub(super) const HANDSHAKE_BYTES: usize = 32 * 1024;
+/// How long a peer whose handshake failed has to read why.
+pub(super) const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
 /// Whoever shows no certificate that counts is gone after this: time for an enrolment, and no home.
 pub(super) const STRANGER_LIFE: Duration = Duration::from_secs(30);
 /// In a full house, a stranger's seat is given away after so long.

@@ -295,9 +295,15 @@ impl Arrival {
         let begins = timeout(TURN_LIMIT, begins).await.map_err(|_| late("its turn did not come"))?;
         begins.map_err(|_| late("the replica is ending"))?;
 
-        let stream = timeout(HANDSHAKE_LIMIT, start.into_stream(self.tls.load_full())).await;
-        let stream = stream.map_err(|_| late("the handshake did not end"))?;
-        let mut stream = stream.map_err(|error| handshake::failed(&error))?;
+        let accepting = start.into_stream(self.tls.load_full()).into_fallible();
+        let mut stream = match timeout(HANDSHAKE_LIMIT, accepting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err((error, tcp))) => {
+                handshake::farewell(tcp).await;
+                return Err(handshake::failed(&error));
+            }
+            Err(_) => return Err(late("the handshake did not end")),
+        };
         stream.get_mut().0.lift();
         let shown = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             None => None,
