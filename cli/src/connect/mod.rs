@@ -17,9 +17,7 @@ use mainstay_common::{
         tls::{self, Credentials, Verdict},
     },
 };
-use mainstay_proto::v1::{
-    self as pb, admin_client::AdminClient, operator_client::OperatorClient, viewer_client::ViewerClient,
-};
+use mainstay_proto::v1::{admin_client::AdminClient, operator_client::OperatorClient, viewer_client::ViewerClient};
 use tokio::{task::JoinHandle, time::timeout};
 use tonic::{Response, Status, transport::Channel};
 
@@ -30,8 +28,6 @@ use crate::args::Global;
 
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often it is asked why a connection ended.
-const PROBES: usize = 3;
 /// How long the end of the program waits for the context file to be fresh.
 const KEEPING: Duration = Duration::from_secs(1);
 /// 10,000 nodes with all their containers stay below it.
@@ -114,35 +110,17 @@ impl Session {
         };
         if matches!(failure.code, ExitCode::Unreachable | ExitCode::Unknown) {
             self.channel = None;
-            return Err(self.certificate_problem().await.unwrap_or(failure));
         }
         Err(failure)
-    }
-
-    /// What a fresh connection is told of our certificate. In TLS 1.3 the refusal comes behind the handshake, and the end
-    /// of the connection may hide it from whatever was asked first.
-    async fn certificate_problem(&self) -> Option<Failure> {
-        for _ in 0..PROBES {
-            let (_, channel, verdict) = watched(&self.located, &self.addresses()).await.ok()?;
-            let ask = ViewerClient::new(channel).get_context(pb::GetContextRequest {}).await;
-            let status = ask.err()?;
-            let refused = failure::certificate_refused(&status, &verdict, &self.located.context, now());
-            if refused.is_some() {
-                return refused;
-            }
-        }
-        None
-    }
-
-    fn addresses(&self) -> Vec<String> {
-        self.only.as_ref().map_or_else(|| self.located.context.addresses.clone(), |only| vec![only.clone()])
     }
 
     async fn connected(&mut self) -> Result<(Channel, Verdict), Failure> {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
-        let (address, channel, verdict) = watched(&self.located, &self.addresses()).await?;
+        let addresses =
+            self.only.as_ref().map_or_else(|| self.located.context.addresses.clone(), |only| vec![only.clone()]);
+        let (address, channel, verdict) = watched(&self.located, &addresses).await?;
         self.channel = Some((channel.clone(), verdict.clone()));
         let answered = self.only.is_none().then_some(address);
         let (located, keeper) = (self.located.clone(), channel.clone());
