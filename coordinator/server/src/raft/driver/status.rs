@@ -70,6 +70,12 @@ pub struct Status {
 }
 
 impl Driver {
+    /// The term in which this replica leads, whatever is applied.
+    #[must_use]
+    pub fn leading(&self) -> Option<u64> {
+        self.led
+    }
+
     /// How this replica stands now.
     #[must_use]
     pub fn status(&self) -> Status {
