@@ -1,7 +1,7 @@
 //! Whole clusters in virtual time, from a seed: drivers, core's state, the store on a faulty disk, a network that loses,
 //! doubles, delays and parts, clients that check what they are told, agents that check who commands them.
 //!
-//! `tests/sim --seeds N` runs seeds 0 to N-1; `--seed K` runs one and prints its timeline; `--mistake NAME` plants a
+//! `tests/sim --seeds N` runs seeds 0 to N-1; `--seed K` runs one and prints its timeline (`--whole` all of it); `--mistake NAME` plants a
 //! bug, which has to be found; `--mistakes` plants one after the other. Ends with `seeds N violations V seconds S`.
 
 mod check;
@@ -34,13 +34,14 @@ struct Wanted {
     seed: Option<u64>,
     mistake: Option<Mistake>,
     all_mistakes: bool,
+    whole: bool,
 }
 
 fn main() -> ExitCode {
     let wanted = match wanted(std::env::args().skip(1)) {
         Ok(wanted) => wanted,
         Err(why) => {
-            eprintln!("{why}\nusage: sim [--seeds N] [--from K] [--seed K] [--mistake NAME] [--mistakes]");
+            eprintln!("{why}\nusage: sim [--seeds N] [--from K] [--seed K [--whole]] [--mistake NAME] [--mistakes]");
             return ExitCode::from(2);
         }
     };
@@ -50,11 +51,11 @@ fn main() -> ExitCode {
     let (seeds, violations) = if wanted.all_mistakes {
         find_mistakes(wanted.seeds)
     } else if let Some(seed) = wanted.seed {
-        (1, replay(seed, wanted.mistake))
+        (1, replay(seed, wanted.mistake, wanted.whole))
     } else {
         let failed = search(wanted.from..wanted.from + wanted.seeds, wanted.mistake, false);
         if let Some((seed, _)) = failed.first() {
-            replay(*seed, wanted.mistake);
+            replay(*seed, wanted.mistake, false);
         }
         for (seed, why) in &failed {
             println!("seed {seed}: {why}");
@@ -66,13 +67,14 @@ fn main() -> ExitCode {
 }
 
 fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted, String> {
-    let mut wanted = Wanted { seeds: 2_000, from: 0, seed: None, mistake: None, all_mistakes: false };
+    let mut wanted = Wanted { seeds: 2_000, from: 0, seed: None, mistake: None, all_mistakes: false, whole: false };
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse().ok()).ok_or(format!("{arg} wants a number"));
         match arg.as_str() {
             "--seeds" => wanted.seeds = number()?,
             "--from" => wanted.from = number()?,
             "--seed" => wanted.seed = Some(number()?),
+            "--whole" => wanted.whole = true,
             "--mistakes" => wanted.all_mistakes = true,
             "--mistake" => {
                 let name = args.next().unwrap_or_default();
@@ -111,14 +113,14 @@ fn search(seeds: std::ops::Range<u64>, mistake: Option<Mistake>, first: bool) ->
     failed
 }
 
-fn replay(seed: u64, mistake: Option<Mistake>) -> usize {
+fn replay(seed: u64, mistake: Option<Mistake>, whole: bool) -> usize {
     let Run { violation, timeline, events, hash } = run(seed, mistake, true);
     println!("seed {seed}: {events} events, trace {hash:016x}");
-    let skipped = timeline.len().saturating_sub(SHOWN);
-    if violation.is_some() && skipped > 0 {
-        println!("... {skipped} lines before");
+    let skipped = if whole { 0 } else { timeline.len().saturating_sub(SHOWN) };
+    if skipped > 0 {
+        println!("... {skipped} lines before (--whole shows them)");
     }
-    timeline.iter().skip(if violation.is_some() { skipped } else { 0 }).for_each(|line| println!("{line}"));
+    timeline.iter().skip(skipped).for_each(|line| println!("{line}"));
     if let Some(why) = &violation {
         println!("VIOLATION {why}");
     }

@@ -89,6 +89,8 @@ struct World {
     weather: (u64, u64, u64),
     next_id: u64,
     wiped: bool,
+    /// Voters that may be on their way out, whatever was told: changes whose outcome nobody knows.
+    open_changes: usize,
     healed_at: Option<u64>,
     /// A write that was asked for after healing is done.
     proven: bool,
@@ -122,6 +124,7 @@ impl World {
             weather: (0, 0, 0),
             next_id: size + 1,
             wiped: false,
+            open_changes: 0,
             healed_at: None,
             proven: false,
         }
@@ -279,6 +282,7 @@ impl World {
     fn change(&mut self, change: Change) -> Result<(), String> {
         let Some(id) = self.leader() else { return Ok(()) };
         self.tell(|| format!("{id} is asked for {change:?}"));
+        self.open_changes += 1;
         let ticket = self.clients.ticket(id, Asked { what: What::Change, told: 0 });
         self.feed(id, Input::Change(ticket, change))
     }

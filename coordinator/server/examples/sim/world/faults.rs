@@ -92,7 +92,13 @@ impl World {
         let Some(first) = confs.peek().copied().cloned() else { return false };
         let is_simple = first.voters_outgoing.is_empty() && first.learners.is_empty();
         let stable = confs.all(|conf| *conf == first);
-        !self.wiped && all_run && stable && is_simple && first.voters.len() >= 3 && first.voters.contains(&id)
+        !self.wiped
+            && self.open_changes == 0
+            && all_run
+            && stable
+            && is_simple
+            && first.voters.len() >= 3
+            && first.voters.contains(&id)
     }
 
     fn crash_soon(&mut self, id: Option<u64>, after: u64, power: bool) {

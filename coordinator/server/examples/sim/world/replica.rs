@@ -2,7 +2,7 @@
 
 use mainstay_coordinator::raft::{
     Position,
-    driver::{Answer, Change, Effect, Input, Message, Mistake, Stop},
+    driver::{Answer, Change, ChangeRefused, Effect, Input, Message, Mistake, Stop},
     store::EntryKind,
 };
 
@@ -177,6 +177,11 @@ impl World {
             (What::Read, Answer::Readable) => {
                 let applied = self.nodes[&id].replica.as_ref().map_or(0, |replica| replica.applied.index);
                 self.checks.read(id, applied, told)
+            }
+            (What::Change, answer) => {
+                let is_known = answer != Answer::ChangeRefused(ChangeRefused::Overtaken) && answer != Answer::Unknown;
+                self.open_changes -= usize::from(is_known);
+                Ok(())
             }
             _ => Ok(()),
         }

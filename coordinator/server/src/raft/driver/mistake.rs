@@ -9,8 +9,6 @@ pub enum Mistake {
     LoseHardState,
     /// The vote is not written, the term is.
     LoseVote,
-    /// A heartbeat is acknowledged in a term that is not durable.
-    EarlyHeartbeatAck,
     /// All reads ask with the same context.
     RepeatReadContext,
     /// A read is answered when the leader said up to where, not when that is applied.
@@ -35,17 +33,16 @@ pub enum Mistake {
     ReuseId,
     /// An agent takes work from leaders of the past.
     IgnoreFence,
-    /// A new leader takes up a checkpoint's index without its members.
+    /// A checkpoint says of members what it found at the start.
     ForgetMembers,
 }
 
 impl Mistake {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::SendBeforePersisted,
         Self::LoseHardState,
         Self::LoseVote,
-        Self::EarlyHeartbeatAck,
         Self::RepeatReadContext,
         Self::ReadBeforeApplied,
         Self::ReadWithoutQuorum,

@@ -37,6 +37,11 @@ impl Outstanding {
         self.writes.is_empty()
     }
 
+    /// True while a checkpoint from elsewhere is not durable: the log before it is gone, and its state is not here yet.
+    pub(super) fn is_installing(&self) -> bool {
+        self.writes.iter().any(|write| write.install.is_some())
+    }
+
     /// The tick at which the oldest write was given to the disk.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.writes.front().map(|write| write.since)
@@ -90,7 +95,7 @@ impl Driver {
             send.append(&mut later_messages);
         }
         // It promises no entries, and a slow disk must not look like a dead replica.
-        if is_term_durable || self.makes(Mistake::EarlyHeartbeatAck) {
+        if is_term_durable {
             let early = |message: &mut Message| message.get_msg_type() == MessageType::MsgHeartbeatResponse;
             send.extend(later_messages.extract_if(.., early));
         }

@@ -17,8 +17,7 @@ const HINT_TICKS: u64 = 100;
 impl Driver {
     pub(super) fn tick(&mut self) {
         self.now += 1;
-        // A sole voter elects itself within one call, for which the crate wants all of its log to be durable.
-        if self.leads() || !self.is_sole() || self.outstanding.is_empty() {
+        if self.leads() || self.may_campaign() {
             self.node.tick();
         }
         self.settle();
@@ -31,6 +30,12 @@ impl Driver {
             self.leave_joint();
             self.look_after_sending();
         }
+    }
+
+    /// Whether votes may be asked for. A sole voter elects itself within one call, for which the crate wants all of its
+    /// log to be durable; with a checkpoint under way it looks for entries that are gone, and ends the process.
+    fn may_campaign(&self) -> bool {
+        !self.outstanding.is_installing() && (!self.is_sole() || self.outstanding.is_empty())
     }
 
     pub(super) fn step(&mut self, mut message: Message) {
@@ -48,11 +53,10 @@ impl Driver {
         if kind == MessageType::MsgSnapshot {
             return self.await_checkpoint(message);
         }
-        // Proposals are made where the leader is: nobody forwards them. A sole voter that was told to lead would do so
-        // within one call, for which all of its log has to be durable.
+        // Proposals are made where the leader is: nobody forwards them.
         let is_misplaced = kind == MessageType::MsgPropose
             || kind == MessageType::MsgAppend && !is_contiguous(&message)
-            || kind == MessageType::MsgTimeoutNow && self.is_sole() && !self.outstanding.is_empty();
+            || kind == MessageType::MsgTimeoutNow && !self.may_campaign();
         if is_misplaced {
             return;
         }
@@ -137,7 +141,7 @@ impl Driver {
     /// The leader's process is gone: votes are asked for at once. A wrong hint changes no term, as PreVote asks first.
     pub(super) fn leader_gone(&mut self, leader: u64) {
         let may = self.hinted.is_none_or(|at| self.now >= at + HINT_TICKS);
-        if may && self.leader() == Some(leader) && self.node.raft.state == StateRole::Follower {
+        if may && self.may_campaign() && self.leader() == Some(leader) && self.node.raft.state == StateRole::Follower {
             self.hinted = Some(self.now);
             self.node.raft.leader_id = 0;
             self.node.campaign().unwrap_or(());
