@@ -255,6 +255,20 @@ fn counts(shown: &Shown, state: &State) -> Result<(), Refusal> {
     authorise::standing(&shown.subject, shown.key, state).map(drop).map_err(|(refusal, _)| refusal)
 }
 
+/// Why a connection does not come in.
+struct Unfit {
+    refusal: Refusal,
+    why: String,
+    /// Where the peer has yet to read why; it takes its seat until then.
+    leaving: Option<(Metered<TcpStream>, Presence)>,
+}
+
+impl From<(Refusal, String)> for Unfit {
+    fn from((refusal, why): (Refusal, String)) -> Self {
+        Self { refusal, why, leaving: None }
+    }
+}
+
 /// A connection on its way in.
 struct Arrival {
     tcp: TcpStream,
@@ -274,11 +288,16 @@ impl Arrival {
         match self.handshake().await {
             // The receiver is gone only when the server is ending.
             Ok(connection) => drop(passed.send(Ok(connection)).await),
-            Err((refusal, why)) => refusals.refuse(refusal, address, "", &why),
+            Err(Unfit { refusal, why, leaving }) => {
+                refusals.refuse(refusal, address, "", &why);
+                if let Some((tcp, _presence)) = leaving {
+                    handshake::farewell(tcp).await;
+                }
+            }
         }
     }
 
-    async fn handshake(self) -> Result<Passed, (Refusal, String)> {
+    async fn handshake(self) -> Result<Passed, Unfit> {
         let late = |what: &str| (Refusal::HandshakeTimeout, what.to_owned());
         let id = self.presence.id;
         self.tcp.set_nodelay(true).map_err(|error| (Refusal::Handshake, error.to_string()))?;
@@ -299,10 +318,10 @@ impl Arrival {
         let mut stream = match timeout(HANDSHAKE_LIMIT, accepting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err((error, tcp))) => {
-                handshake::farewell(tcp).await;
-                return Err(handshake::failed(&error));
+                let (refusal, why) = handshake::failed(&error);
+                return Err(Unfit { refusal, why, leaving: Some((tcp, self.presence)) });
             }
-            Err(_) => return Err(late("the handshake did not end")),
+            Err(_) => return Err(late("the handshake did not end").into()),
         };
         stream.get_mut().0.lift();
         let shown = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
