@@ -172,7 +172,7 @@ pub async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::tra
 /// As for [`channel`].
 pub async fn watched_channel(stream: TlsStream<TcpStream>) -> Result<(Channel, Verdict), tonic::transport::Error> {
     let verdict = Verdict::default();
-    let channel = over(Watched { stream, verdict: verdict.clone() }).await?;
+    let channel = over(Watched::new(stream, verdict.clone())).await?;
     Ok((channel, verdict))
 }
 

@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use rustls::{AlertDescription as Alert, Error};
@@ -48,8 +48,10 @@ impl Verdict {
 /// A connection that notes its verdict.
 #[derive(Debug)]
 pub(super) struct Watched {
-    pub(super) stream: TlsStream<TcpStream>,
-    pub(super) verdict: Verdict,
+    stream: TlsStream<TcpStream>,
+    verdict: Verdict,
+    /// A write failed with this; what the peer said last is awaited.
+    failed: Option<io::Error>,
 }
 
 impl Watched {
@@ -58,6 +60,38 @@ impl Watched {
             self.verdict.note(error);
         }
         outcome
+    }
+}
+
+impl Watched {
+    pub(super) fn new(stream: TlsStream<TcpStream>, verdict: Verdict) -> Self {
+        Self { stream, verdict, failed: None }
+    }
+
+    /// A peer that closed makes writes fail at once, while what it said before is still on its way up to us: the write
+    /// has failed when that was read.
+    fn after<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match outcome {
+            Poll::Ready(Err(error)) => {
+                self.failed = Some(error);
+                self.last_words(cx).map(Err)
+            }
+            Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn last_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            let mut bytes = [0; 256];
+            let mut heard = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut heard));
+            if read.is_ok() && !heard.filled().is_empty() {
+                continue;
+            }
+            drop(self.noted(Poll::Ready(read)));
+            return Poll::Ready(self.failed.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()));
+        }
     }
 }
 
@@ -70,8 +104,11 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.failed.is_some() {
+            return self.last_words(cx).map(Err);
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.noted(written)
+        self.after(written, cx)
     }
 
     fn poll_write_vectored(
@@ -79,8 +116,11 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.failed.is_some() {
+            return self.last_words(cx).map(Err);
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.noted(written)
+        self.after(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -88,8 +128,11 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.failed.is_some() {
+            return self.last_words(cx).map(Err);
+        }
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.noted(flushed)
+        self.after(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
