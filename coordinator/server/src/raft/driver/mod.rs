@@ -108,6 +108,8 @@ pub struct Driver {
     watchdog: Watchdog,
     /// The term in which it is known to lead, applied or not.
     led: Option<u64>,
+    /// The tick at which that was noticed.
+    led_since: u64,
     /// What [`Effect::Leads`] said last.
     told_leads: Option<u64>,
     /// What [`Effect::Leader`] said last.
@@ -168,6 +170,7 @@ impl Driver {
             peers: Peers::default(),
             watchdog: Watchdog::default(),
             led: None,
+            led_since: 0,
             told_leads: None,
             told_leader: None,
             awaited: None,
@@ -277,7 +280,7 @@ impl Driver {
         }
         let leads = self.leads().then_some(self.node.raft.term);
         if leads != self.led {
-            self.led = leads;
+            (self.led, self.led_since) = (leads, self.now);
             self.peers.forget();
             self.sending.clear();
             self.joint_since = None;

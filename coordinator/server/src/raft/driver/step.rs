@@ -5,7 +5,9 @@ use raft::{
     eraftpb::{ConfChangeV2, Message, MessageType},
 };
 
-use super::{Answer, Appended, Change, ChangeRefused, Driver, Effect, Mistake, Position, Stop, convert};
+use super::{
+    Answer, Appended, Change, ChangeRefused, Driver, ELECTION_TICKS, Effect, Mistake, Position, Stop, convert,
+};
 
 /// A leader that stays in a joint configuration so long proposes to leave it: 5 s.
 const JOINT_TICKS: u64 = 100;
@@ -217,7 +219,11 @@ impl Driver {
         if self.told_leads.is_none() || raft.has_pending_conf() || !self.conf_state.voters_outgoing.is_empty() {
             return Err(ChangeRefused::Pending);
         }
-        self.peers.check(self.config.id, &self.conf_state, change, self.now)
+        let checked = self.peers.check(self.config.id, &self.conf_state, change, self.now);
+        // A leader that has only just begun has not heard of everybody yet.
+        let is_new = self.now < self.led_since + ELECTION_TICKS as u64;
+        let is_no_majority = |why: &ChangeRefused| matches!(why, ChangeRefused::NoMajority { .. });
+        checked.map_err(|why| if is_new && is_no_majority(&why) { ChangeRefused::Pending } else { why })
     }
 }
 

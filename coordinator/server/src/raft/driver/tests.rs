@@ -185,8 +185,12 @@ fn a_change_that_would_leave_no_majority_is_refused() {
     let mut group = Group::of(&[1, 2]);
     let leader = group.elect();
     let other = 3 - leader;
-    group.ticks(2);
+    group.drivers.get_mut(&leader).unwrap().peers.forget();
+    group.feed(leader, Input::Change(2, Change::Remove(other)));
+    assert_eq!(group.answers[&2], Answer::ChangeRefused(ChangeRefused::Pending), "too new to know");
+    group.ticks(6);
     group.away = vec![other];
+    group.ticks(1);
     group.drivers.get_mut(&leader).unwrap().peers.forget();
     group.feed(leader, Input::Change(1, Change::Remove(other)));
     let refused = ChangeRefused::NoMajority { alive: 1, voters: 2 };
