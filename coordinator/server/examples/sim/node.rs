@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use mainstay_coordinator::raft::{
     Position,
-    driver::{Config, Driver, Kept, Mistake, Write},
+    driver::{Config, Driver, Kept, Mistake, Write, in_records},
     store::{
         Batch, Checkpoint, ConfState, HardState, Identity, Preparing, Priority, Recovered, Settings, Store, WriteError,
         disk::faulty::FaultyDisk,
@@ -172,10 +172,12 @@ impl Replica {
             let body = self.bodies.iter().find(|body| body.position() == at).expect("it was received");
             self.store.install(body, HardState { commit: at.index, ..write.hard_state })?;
         }
-        let last = write.entries.last().map_or(self.store.last().index, |entry| entry.index);
-        let commit = write.hard_state.commit.min(last).max(self.store.hard_state().commit);
-        let hard_state = Some(HardState { commit, ..write.hard_state });
-        self.store.write(&Batch { entries: &write.entries, hard_state, priority: Priority::Essential })
+        let (last, commit, limit) =
+            (self.store.last().index, self.store.hard_state().commit, self.store.batch_limit_bytes());
+        for (entries, hard_state) in in_records(&write.entries, write.hard_state, last, commit, limit) {
+            self.store.write(&Batch { entries, hard_state: Some(hard_state), priority: Priority::Essential })?;
+        }
+        Ok(())
     }
 
     fn note_commit(&mut self, commit: u64) -> Result<(), WriteError> {

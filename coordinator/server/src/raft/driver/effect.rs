@@ -91,6 +91,38 @@ pub struct Write {
     pub hard_state: HardState,
 }
 
+/// Bytes of an entry in a record besides its data.
+const ENTRY_HEADER: usize = 13;
+
+/// The records that a write takes whose entries have more than `limit` bytes: each with the hard state, whose commit is
+/// no further than the log by then. So no entry is there without its term. `last` and `commit` are what is stored.
+#[must_use]
+pub fn in_records(
+    entries: &[Entry],
+    hard_state: HardState,
+    mut last: u64,
+    mut commit: u64,
+    limit: usize,
+) -> Vec<(&[Entry], HardState)> {
+    let (mut records, mut rest) = (Vec::new(), entries);
+    loop {
+        let mut bytes = 0;
+        let fit = rest.iter().take_while(|entry| {
+            bytes += ENTRY_HEADER + entry.data.len();
+            bytes <= limit
+        });
+        let count = fit.count().max(1).min(rest.len());
+        let (part, behind) = rest.split_at(count);
+        last = part.last().map_or(last, |entry| entry.index);
+        commit = hard_state.commit.min(last).max(commit);
+        records.push((part, HardState { commit, ..hard_state }));
+        rest = behind;
+        if rest.is_empty() {
+            return records;
+        }
+    }
+}
+
 /// What became of a wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

@@ -29,7 +29,7 @@ pub use raft::eraftpb::Message;
 use raft::{Config as RaftConfig, RawNode, ReadOnlyOption, StateRole};
 
 pub use self::{
-    effect::{Answer, Effect, Input, Stop, Ticket, Write},
+    effect::{Answer, Effect, Input, Stop, Ticket, Write, in_records},
     members::{Change, ChangeRefused},
     mistake::Mistake,
     status::{Member, MemberRole, Role, Status},

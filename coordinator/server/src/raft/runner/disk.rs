@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use super::{ENTRY_HEADER, ESSENTIAL_BYTES};
+use super::ESSENTIAL_BYTES;
 use crate::{
     failpoint,
     raft::{
         Position,
-        driver::Write,
+        driver::{Write, in_records},
         store::{Batch, Checkpoint, ConfState, Disk, Entry, HardState, Priority, SavedCheckpoint, Store, WriteError},
     },
 };
@@ -135,15 +135,9 @@ impl<D: Disk> Desk<'_, D> {
     fn write(&mut self, merged: Merged) -> Result<(), WriteError> {
         let Merged { number, entries, hard_state: Some(hard_state) } = merged else { return Ok(()) };
         self.commit = self.commit.max(hard_state.commit);
-        let (mut rest, mut first) = (entries.as_slice(), true);
-        let limit = self.store.batch_limit_bytes();
-        while first || !rest.is_empty() {
-            let part = fitting(rest, limit);
-            let last = part.last().map_or(self.store.last().index, |entry| entry.index);
-            let stored = self.store.hard_state().commit;
-            let hard_state = HardState { commit: hard_state.commit.min(last).max(stored), ..hard_state };
+        let (last, commit) = (self.store.last().index, self.store.hard_state().commit);
+        for (part, hard_state) in in_records(&entries, hard_state, last, commit, self.store.batch_limit_bytes()) {
             self.write_part(part, hard_state)?;
-            (rest, first) = (&rest[part.len()..], false);
         }
         if entries.iter().any(|entry| !entry.data.is_empty()) {
             failpoint::reach("log-written");
@@ -159,23 +153,19 @@ impl<D: Disk> Desk<'_, D> {
         if whole != Err(WriteError::NoRoom) {
             return whole;
         }
-        let (mut rest, mut first, mut told) = (part, true, false);
-        while first || !rest.is_empty() {
-            let small = fitting(rest, ESSENTIAL_BYTES);
-            let last = small.last().map_or(self.store.last().index, |entry| entry.index);
-            let commit = hard_state.commit.min(last).max(self.store.hard_state().commit);
-            let hard_state = Some(HardState { commit, ..hard_state });
-            match self.store.write(&Batch { entries: small, hard_state, priority: Priority::Essential }) {
-                Ok(()) => (rest, first) = (&rest[small.len()..], false),
-                Err(WriteError::NoRoom) => {
-                    if !std::mem::replace(&mut told, true) {
-                        (self.tell)(Done::Full(true));
-                    }
-                    if !self.wait_for_room()? {
-                        return Ok(());
-                    }
+        let (last, commit, mut told) = (self.store.last().index, self.store.hard_state().commit, false);
+        for (entries, hard_state) in in_records(part, hard_state, last, commit, ESSENTIAL_BYTES) {
+            let batch = Batch { entries, hard_state: Some(hard_state), priority: Priority::Essential };
+            while let Err(error) = self.store.write(&batch) {
+                if error != WriteError::NoRoom {
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
+                if !std::mem::replace(&mut told, true) {
+                    (self.tell)(Done::Full(true));
+                }
+                if !self.wait_for_room()? {
+                    return Ok(());
+                }
             }
         }
         if told {
@@ -235,17 +225,6 @@ impl<D: Disk> Desk<'_, D> {
         let commit = self.commit.min(self.store.last().index);
         if commit > self.store.hard_state().commit { self.store.note_commit(commit) } else { Ok(()) }
     }
-}
-
-/// The longest beginning of the entries that takes no more than `limit` bytes; one at least.
-fn fitting(entries: &[Entry], limit: usize) -> &[Entry] {
-    let mut bytes = 0;
-    let fit = entries.iter().take_while(|entry| {
-        bytes += ENTRY_HEADER + entry.data.len();
-        bytes <= limit
-    });
-    let count = fit.count().max(1).min(entries.len());
-    &entries[..count]
 }
 
 #[cfg(test)]
