@@ -60,8 +60,23 @@ pub(super) fn run<D: Disk>(store: Store<D>, jobs: Receiver<Job>, retry: Duration
     let farewell = Farewell(tell);
     let commit = store.hard_state().commit;
     let mut desk = Desk { store, jobs, waiting: VecDeque::new(), retry, tell: &farewell.0, commit, ends: false };
-    if let Err(error) = desk.work() {
-        (farewell.0)(Done::Failed(error.to_string()));
+    match desk.work() {
+        Err(Halt::Broken(error)) => (farewell.0)(Done::Failed(error.to_string())),
+        // What waited for room was never told as durable.
+        Ok(()) | Err(Halt::Ends) => {}
+    }
+}
+
+/// Why nothing more is written.
+enum Halt {
+    Broken(WriteError),
+    /// The replica ends while something waits for room.
+    Ends,
+}
+
+impl From<WriteError> for Halt {
+    fn from(error: WriteError) -> Self {
+        Self::Broken(error)
     }
 }
 
@@ -97,7 +112,7 @@ impl Merged {
 }
 
 impl<D: Disk> Desk<'_, D> {
-    fn work(&mut self) -> Result<(), WriteError> {
+    fn work(&mut self) -> Result<(), Halt> {
         while let Some(first) = self.next() {
             let (mut merged, mut job) = (Merged::default(), Some(first));
             while let Some(next) = job.take() {
@@ -132,7 +147,7 @@ impl<D: Disk> Desk<'_, D> {
     }
 
     /// As few records as it takes. The term goes with the first of them: no entry is there without its term.
-    fn write(&mut self, merged: Merged) -> Result<(), WriteError> {
+    fn write(&mut self, merged: Merged) -> Result<(), Halt> {
         let Merged { number, entries, hard_state: Some(hard_state) } = merged else { return Ok(()) };
         self.commit = self.commit.max(hard_state.commit);
         let (last, commit) = (self.store.last().index, self.store.hard_state().commit);
@@ -147,25 +162,21 @@ impl<D: Disk> Desk<'_, D> {
     }
 
     /// On a full disk in parts that are small enough for its reserve; in the end it waits for room.
-    fn write_part(&mut self, part: &[Entry], hard_state: HardState) -> Result<(), WriteError> {
-        let whole =
-            self.store.write(&Batch { entries: part, hard_state: Some(hard_state), priority: Priority::Ordinary });
+    fn write_part(&mut self, part: &[Entry], hard_state: HardState) -> Result<(), Halt> {
+        let whole = self.write_record(part, hard_state, Priority::Ordinary);
         if whole != Err(WriteError::NoRoom) {
-            return whole;
+            return Ok(whole?);
         }
         let (last, commit, mut told) = (self.store.last().index, self.store.hard_state().commit, false);
         for (entries, hard_state) in in_records(part, hard_state, last, commit, ESSENTIAL_BYTES) {
-            let batch = Batch { entries, hard_state: Some(hard_state), priority: Priority::Essential };
-            while let Err(error) = self.store.write(&batch) {
+            while let Err(error) = self.write_record(entries, hard_state, Priority::Essential) {
                 if error != WriteError::NoRoom {
-                    return Err(error);
+                    return Err(error.into());
                 }
                 if !std::mem::replace(&mut told, true) {
                     (self.tell)(Done::Full(true));
                 }
-                if !self.wait_for_room()? {
-                    return Ok(());
-                }
+                self.wait_for_room()?;
             }
         }
         if told {
@@ -174,35 +185,36 @@ impl<D: Disk> Desk<'_, D> {
         Ok(())
     }
 
-    /// Waits a while; a checkpoint that is done meanwhile makes room. False where the replica ends.
-    fn wait_for_room(&mut self) -> Result<bool, WriteError> {
+    fn write_record(&mut self, entries: &[Entry], hard_state: HardState, priority: Priority) -> Result<(), WriteError> {
+        // A checkpoint that was adopted while this waited for room has noted more.
+        let commit = hard_state.commit.max(self.store.hard_state().commit);
+        self.store.write(&Batch { entries, hard_state: Some(HardState { commit, ..hard_state }), priority })
+    }
+
+    /// Waits a while; a checkpoint that is done meanwhile makes room. The replica may end
+    /// instead.
+    fn wait_for_room(&mut self) -> Result<(), Halt> {
         match self.jobs.recv_timeout(self.retry) {
             Ok(Job::Adopt(saved, at, conf_state)) => self.adopt(saved, at, conf_state)?,
-            Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => {
-                self.ends = true;
-                self.waiting.clear();
-                return Ok(false);
-            }
+            Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => return Err(Halt::Ends),
             Ok(Job::NoteCommit(commit)) => self.commit = self.commit.max(commit),
             Ok(Job::LookForRoom) | Err(RecvTimeoutError::Timeout) => self.store.look_for_room(),
             Ok(write @ Job::Write(..)) => self.waiting.push_back(write),
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn install(&mut self, write: &Write, body: &Checkpoint) -> Result<(), WriteError> {
+    fn install(&mut self, write: &Write, body: &Checkpoint) -> Result<(), Halt> {
         let hard_state = HardState { commit: body.index, ..write.hard_state };
         let mut told = false;
         while let Err(error) = self.store.install(body, hard_state) {
             if error != WriteError::NoRoom {
-                return Err(error);
+                return Err(error.into());
             }
             if !std::mem::replace(&mut told, true) {
                 (self.tell)(Done::Full(true));
             }
-            if !self.wait_for_room()? {
-                return Ok(());
-            }
+            self.wait_for_room()?;
         }
         if told {
             (self.tell)(Done::Full(false));
@@ -229,8 +241,16 @@ impl<D: Disk> Desk<'_, D> {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread};
+
     use super::*;
-    use crate::raft::store::EntryKind;
+    use crate::raft::store::{
+        EntryKind,
+        disk::faulty::FaultyDisk,
+        sample::{entry, first, identity, settings},
+    };
+
+    const DEADLINE: Duration = Duration::from_secs(30);
 
     #[test]
     fn what_waits_is_merged_and_a_later_leaders_entries_replace_earlier_ones() {
@@ -247,5 +267,50 @@ mod tests {
         assert_eq!((merged.number, places), (5, vec![(5, 2), (6, 3)]));
         merged.add(write(6, 3, 4, 1));
         assert_eq!(merged.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn what_waits_for_room_is_not_told_as_durable_before_it_is() {
+        for ends in [false, true] {
+            let disk = FaultyDisk::new(1);
+            let (jobs, todo) = mpsc::channel();
+            let (tell, told) = mpsc::channel();
+            let store = Store::create(disk.clone(), identity(), settings(), &first()).unwrap();
+            store.look_for_room();
+            disk.set_room(Some(disk.used_bytes()));
+            let begun = store.last().index;
+            let desk = thread::spawn(move || {
+                run(store, todo, Duration::from_millis(5), |done| tell.send(done).unwrap());
+            });
+            let write = |number| {
+                let hard_state = HardState { term: 1, vote: 7, commit: begun };
+                let write = Write { number, install: None, entries: vec![entry(begun + number, 1)], hard_state };
+                jobs.send(Job::Write(write, None)).unwrap();
+            };
+            let (mut number, mut durable) = (0, 0);
+            let stuck = loop {
+                number += 1;
+                write(number);
+                match told.recv_timeout(DEADLINE).unwrap() {
+                    Done::Persisted(done) => durable = done,
+                    Done::Full(is_full) => break is_full,
+                    Done::Adopted(..) | Done::Failed(_) | Done::Gone => panic!("after {number}"),
+                }
+            };
+            assert!(stuck && number == durable + 1, "{number} {durable}");
+            if !ends {
+                disk.set_room(None);
+                assert!(matches!(told.recv_timeout(DEADLINE), Ok(Done::Full(false))));
+                assert!(matches!(told.recv_timeout(DEADLINE), Ok(Done::Persisted(done)) if done == number));
+                durable = number;
+            }
+            jobs.send(Job::End).unwrap();
+            assert!(matches!(told.recv_timeout(DEADLINE), Ok(Done::Gone)));
+            desk.join().unwrap();
+            disk.power_loss();
+            disk.set_room(None);
+            let (store, _) = Store::open(disk, settings()).unwrap();
+            assert_eq!(store.last().index, begun + durable);
+        }
     }
 }

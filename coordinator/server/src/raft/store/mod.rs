@@ -77,7 +77,7 @@ mod record;
 mod recovery;
 mod room;
 #[cfg(test)]
-mod sample;
+pub(super) mod sample;
 mod sector;
 mod segment;
 #[cfg(test)]

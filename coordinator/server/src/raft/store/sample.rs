@@ -7,12 +7,12 @@ use super::{
     WriteError, disk::faulty::FaultyDisk,
 };
 
-pub(super) fn identity() -> Identity {
+pub(in crate::raft) fn identity() -> Identity {
     Identity { cluster: "c1".parse().unwrap(), generation: 1, replica: 7 }
 }
 
 /// Segments of eight sectors, and a ballast of two segments.
-pub(super) fn settings() -> Settings {
+pub(in crate::raft) fn settings() -> Settings {
     Settings {
         segment_bytes: 4096,
         ballast_bytes: 8192,
@@ -22,7 +22,7 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-pub(super) fn first() -> Checkpoint {
+pub(in crate::raft) fn first() -> Checkpoint {
     Checkpoint::bootstrap(7, vec![Section { name: "node".into(), bytes: b"none".to_vec() }])
 }
 
@@ -32,7 +32,7 @@ pub(super) fn checkpoint(index: u64, term: u64) -> Checkpoint {
 }
 
 /// An entry that takes two sectors.
-pub(super) fn entry(index: u64, term: u64) -> Entry {
+pub(in crate::raft) fn entry(index: u64, term: u64) -> Entry {
     Entry { index, term, kind: EntryKind::Normal, data: vec![u8::try_from(index % 251).unwrap(); 600] }
 }
 
