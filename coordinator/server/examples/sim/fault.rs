@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     Replace { who: u64 },
     /// Leadership is given away.
     Transfer,
+    /// The others are told that the leader's process is gone, which is not so.
+    WrongHint,
     /// A disk is emptied.
     Wipe { who: u64 },
 }
@@ -50,7 +52,7 @@ pub(crate) enum Fault {
 /// Faults with their time in microseconds, in order.
 pub(crate) fn plan(dice: &mut Dice, until: u64) -> Vec<(u64, Fault)> {
     // A seed does not have every kind of fault: some bugs hide behind others.
-    let kinds: Vec<u64> = (0..20).filter(|_| dice.percent(45)).collect();
+    let kinds: Vec<u64> = (0..21).filter(|_| dice.percent(45)).collect();
     let count = 4 + dice.below(28);
     let mut faults: Vec<_> = (0..count)
         .filter_map(|_| {
@@ -87,6 +89,7 @@ fn draw(dice: &mut Dice, kind: u64) -> Fault {
             _ => Fault::Add,
         },
         18 => Fault::Transfer,
+        19 => Fault::WrongHint,
         _ => Fault::Wipe { who },
     }
 }

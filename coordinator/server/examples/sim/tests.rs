@@ -7,22 +7,22 @@ const SEEDS: u64 = 300;
 
 /// A seed that finds each planted bug, from `tests/sim --mistakes`.
 const KILLERS: [(Mistake, u64); 16] = [
-    (Mistake::SendBeforePersisted, 3),
-    (Mistake::LoseHardState, 0),
-    (Mistake::LoseVote, 42),
-    (Mistake::RepeatReadContext, 40),
-    (Mistake::ReadBeforeApplied, 13),
-    (Mistake::ReadWithoutQuorum, 0),
+    (Mistake::SendBeforePersisted, 13),
+    (Mistake::LoseHardState, 1),
+    (Mistake::LoseVote, 78),
+    (Mistake::RepeatReadContext, 18),
+    (Mistake::ReadBeforeApplied, 0),
+    (Mistake::ReadWithoutQuorum, 2),
     (Mistake::ApplyBeforeCommit, 0),
-    (Mistake::SkipEmptyChange, 268),
-    (Mistake::NoAdvanceAfterInstall, 35),
+    (Mistake::SkipEmptyChange, 682),
+    (Mistake::NoAdvanceAfterInstall, 266),
     (Mistake::UnknownAsCommitted, 0),
     (Mistake::UnknownAsRefused, 0),
     (Mistake::CountUnpersisted, 17),
-    (Mistake::IgnoreSyncError, 17),
-    (Mistake::ReuseId, 9),
-    (Mistake::IgnoreFence, 10),
-    (Mistake::ForgetMembers, 18),
+    (Mistake::IgnoreSyncError, 10),
+    (Mistake::ReuseId, 185),
+    (Mistake::IgnoreFence, 23),
+    (Mistake::ForgetMembers, 0),
 ];
 
 #[test]

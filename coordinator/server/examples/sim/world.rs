@@ -55,14 +55,41 @@ pub(crate) fn run(seed: u64, mistake: Option<Mistake>, told: bool) -> Run {
 
 /// What happens at some moment.
 enum Event {
-    Tick { id: u64, life: u64 },
-    Turn { id: u64, life: u64 },
-    Disk { id: u64, life: u64 },
+    Tick {
+        id: u64,
+        life: u64,
+    },
+    Turn {
+        id: u64,
+        life: u64,
+    },
+    Disk {
+        id: u64,
+        life: u64,
+    },
     Deliver(Box<Message>),
-    Body { from: u64, to: u64, life: u64, at: Position },
-    Start { id: u64, life: u64 },
-    Room { id: u64 },
-    Work { term: u64, name: u64 },
+    Body {
+        from: u64,
+        to: u64,
+        life: u64,
+        at: Position,
+    },
+    Start {
+        id: u64,
+        life: u64,
+    },
+    Room {
+        id: u64,
+    },
+    /// Somebody finds that the process of that leader is gone.
+    Gone {
+        id: u64,
+        leader: u64,
+    },
+    Work {
+        term: u64,
+        name: u64,
+    },
     Client(u64),
     Fault(Fault),
     Look,
@@ -216,6 +243,7 @@ impl World {
                     node.disk.set_room(None);
                 }
             }
+            Event::Gone { id, leader } => return self.feed(id, Input::LeaderGone(leader)),
             Event::Work { term, name } => {
                 return self.checks.work(term, name, self.mistake == Some(Mistake::IgnoreFence));
             }

@@ -55,6 +55,11 @@ impl World {
                     node.paused_until = now + ms * 1_000;
                 }
             }
+            Fault::WrongHint => {
+                if let Some(id) = self.leader() {
+                    self.hint(id);
+                }
+            }
             Fault::Add => return self.join(),
             Fault::Remove { who } => {
                 if let Some(id) = whom(who).filter(|_| !self.wiped) {

@@ -303,8 +303,22 @@ impl World {
             node.disk.revive();
         }
         let life = node.life;
+        if !power {
+            // The host lives and refuses connections: whoever reaches it knows.
+            self.hint(id);
+        }
         let pause = 20_000 + below(&mut self.dice, 1_500_000);
         self.later(pause, Event::Start { id, life });
+    }
+
+    /// The others are told that its process is gone.
+    pub(super) fn hint(&mut self, leader: u64) {
+        for id in self.running() {
+            if id != leader && !self.cut.contains(&(leader, id)) {
+                let after = 5_000 + below(&mut self.dice, 95_000);
+                self.later(after, Event::Gone { id, leader });
+            }
+        }
     }
 
     pub(super) fn wipe(&mut self, id: u64) -> Result<(), String> {

@@ -143,7 +143,9 @@ impl Driver {
     /// The leader's process is gone: votes are asked for at once. A wrong hint changes no term, as PreVote asks first.
     pub(super) fn leader_gone(&mut self, leader: u64) {
         let may = self.hinted.is_none_or(|at| self.now >= at + HINT_TICKS);
-        if may && self.may_campaign() && self.leader() == Some(leader) && self.node.raft.state == StateRole::Follower {
+        // The crate asks itself only at ticks whether this one votes at all.
+        let may = may && self.node.raft.promotable() && self.may_campaign();
+        if may && self.leader() == Some(leader) && self.node.raft.state == StateRole::Follower {
             self.hinted = Some(self.now);
             self.node.raft.leader_id = 0;
             self.node.campaign().unwrap_or(());

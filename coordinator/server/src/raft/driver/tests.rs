@@ -261,3 +261,37 @@ fn a_sole_replica_does_not_lead_before_its_term_is_durable() {
     group.feed(1, Input::Propose(1, b"a".to_vec()));
     assert_eq!((group.leader(), group.answers.len()), (None, 0));
 }
+
+#[test]
+fn a_learner_asks_for_no_votes_whatever_it_is_told() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.elect();
+    group.ticks(2);
+    group.join(4);
+    group.feed(leader, Input::Change(1, Change::Add(4)));
+    group.ticks(2);
+    assert_eq!(group.members(4).learners, [4]);
+    group.feed(4, Input::LeaderGone(leader));
+    assert_eq!((group.elect(), group.drivers[&4].status().role), (leader, Role::Learner));
+}
+
+#[test]
+fn nobody_asks_for_votes_with_a_checkpoint_under_way() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.elect();
+    let late = leader % 3 + 1;
+    group.away = vec![late];
+    for ticket in 0..30 {
+        group.feed(leader, Input::Propose(ticket, b"a".to_vec()));
+        if ticket % 15 == 14 {
+            let (at, members) = (group.drivers[&leader].applied, group.members(leader));
+            group.feed(leader, Input::CheckpointMade(at, members));
+        }
+    }
+    (group.away, group.hung) = (vec![], Some(late));
+    group.ticks(5);
+    assert!(group.drivers[&late].outstanding.is_installing());
+    group.away = vec![late];
+    group.ticks(40);
+    assert_eq!(group.drivers[&late].status().role, Role::Follower);
+}
