@@ -68,19 +68,27 @@ impl Record {
 /// Target and details.
 fn words(command: &Command) -> (String, String) {
     match command {
-        Command::Cluster(cluster::Command::Advertise(replica, address)) => {
-            (replica.to_string(), text::Shown::new(address).to_string())
+        Command::Cluster(cluster::Command::Advertise(replica, address, peers, key)) => {
+            let peers = peers.iter().map(|peers| format!(", by replicas at {}", text::Shown::new(peers)));
+            let key = key.iter().map(|key| format!(", with key {key}"));
+            (replica.to_string(), text::Shown::new(address).to_string() + &peers.chain(key).collect::<String>())
         }
+        Command::Cluster(cluster::Command::Remove(replica)) => (replica.to_string(), String::new()),
         Command::Node(node::Command::Label(node, labels)) => {
             let pairs = labels.iter().map(|(key, value)| format!("{key}={}", text::Shown::new(value)));
             (node.to_string(), pairs.collect::<Vec<_>>().join(" "))
         }
         Command::Node(node::Command::Remove(node)) => (node.to_string(), String::new()),
         Command::Token(token::Command::Create(id, token)) => {
-            (id.to_string(), format!("admits {}, until {}", token.uses_left, token.expires_at))
+            let role = token.role.map_or_else(String::new, |role| format!("{}s, ", role.as_str()));
+            (id.to_string(), format!("admits {}, {role}until {}", token.uses_left, token.expires_at))
         }
         Command::Token(token::Command::Redeem(shown)) => {
             (shown.token.to_string(), format!("{} with key {}", shown.node, shown.key))
+        }
+        Command::Token(token::Command::Join(shown)) => {
+            let (address, key) = (text::Shown::new(&shown.address), shown.key);
+            (shown.token.to_string(), format!("a replica at {address} with key {key}"))
         }
         Command::Token(token::Command::Revoke(id)) => (id.to_string(), String::new()),
         Command::User(user::Command::Add(name, user) | user::Command::Reissue(name, user)) => {

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use mainstay_common::{ClusterId, ReplicaId};
+use mainstay_common::{ClusterId, ReplicaId, Timestamp};
 use minicbor::{Decode, Encode};
 
-use crate::Table;
+use crate::{KeyFingerprint, Table};
 
 /// Bytes of the longest address.
 const MAX_ADDRESS: usize = 261;
@@ -46,6 +46,28 @@ pub struct Replica {
     /// What agents and operators dial, host:port.
     #[n(0)]
     pub address: String,
+    /// What other replicas dial, host:port; `None` where an earlier version founded the cluster, and nobody else joined.
+    #[n(1)]
+    pub peer_address: Option<String>,
+    /// The one key that may speak for it; `None` as for the address.
+    #[n(2)]
+    pub key: Option<KeyFingerprint>,
+    /// When it was removed: its id is never used again.
+    #[n(3)]
+    pub removed_at: Option<Timestamp>,
+}
+
+/// What becomes of somebody who speaks for a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A replica of this cluster.
+    Member,
+    /// It was removed.
+    Removed,
+    /// The name is another key's.
+    OtherKey,
+    /// Nothing is known of it here, or not yet.
+    Unknown,
 }
 
 /// What work carries, so that a leader of the past is refused: first the generation counts, then the term.
@@ -68,9 +90,13 @@ impl fmt::Display for Fence {
 /// How the cluster may change. The numbers are the format on disk: never change or re-use one.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
-    /// A replica is dialled there from now on.
+    /// A replica is dialled there from now on: by agents and operators, by other replicas; and which key is its own.
+    /// What is `None` stays as it is.
     #[n(0)]
-    Advertise(#[n(0)] ReplicaId, #[n(1)] String),
+    Advertise(#[n(0)] ReplicaId, #[n(1)] String, #[n(2)] Option<String>, #[n(3)] Option<KeyFingerprint>),
+    /// A replica goes for good.
+    #[n(1)]
+    Remove(#[n(0)] ReplicaId),
 }
 
 /// What a command brought about.
@@ -79,6 +105,9 @@ pub enum Consequence {
     /// The replica's address is kept.
     #[n(0)]
     Advertised,
+    /// The replica's id is never used again.
+    #[n(1)]
+    Removed(#[n(0)] ReplicaId),
 }
 
 /// Why a command changed nothing.
@@ -90,6 +119,15 @@ pub enum Rejected {
     /// Nobody could dial it.
     #[error("{0:?} is no address: write host:port")]
     Address(String),
+    /// It went for good.
+    #[error("replica {0} was removed")]
+    Removed(ReplicaId),
+    /// Nobody would be left.
+    #[error("replica {0} is the last one")]
+    Last(ReplicaId),
+    /// Another replica is dialled there.
+    #[error("replica {0} is dialled at {1} already")]
+    Taken(ReplicaId, String),
 }
 
 /// The cluster and its replicas.
@@ -105,16 +143,18 @@ impl Cluster {
     pub fn founded(founding: Founding) -> Self {
         let Founding { id, name, replica, address } = founding;
         let about = About { id, name, generation: 1, next_replica: 2 };
-        Self { about, replicas: [(replica, Replica { address })].into_iter().collect() }
+        let first = Replica { address, peer_address: None, key: None, removed_at: None };
+        Self { about, replicas: [(replica, first)].into_iter().collect() }
     }
 
-    /// Applies one committed command.
+    /// Applies one committed command; `at` is the moment at which it was proposed.
     ///
     /// # Errors
     /// [`Rejected`] says why nothing changed.
-    pub fn apply(&mut self, command: &Command) -> Result<Consequence, Rejected> {
+    pub fn apply(&mut self, at: Timestamp, command: &Command) -> Result<Consequence, Rejected> {
         match command {
-            Command::Advertise(id, address) => self.advertise(id, address),
+            Command::Advertise(id, address, peers, key) => self.advertise(id, address, peers.as_deref(), *key),
+            Command::Remove(id) => self.remove(at, id),
         }
     }
 
@@ -124,20 +164,115 @@ impl Cluster {
         &self.about
     }
 
-    /// Every replica, by id.
+    /// Every replica that was not removed, by id.
     pub fn replicas(&self) -> impl Iterator<Item = (&ReplicaId, &Replica)> {
-        self.replicas.iter()
+        self.replicas.iter().filter(|(_, replica)| replica.removed_at.is_none())
     }
 
-    fn advertise(&mut self, id: &ReplicaId, address: &str) -> Result<Consequence, Rejected> {
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        if address.len() > MAX_ADDRESS || !matches!(port, Some(Ok(1..))) {
-            return Err(Rejected::Address(address.into()));
+    /// A replica, also one that was removed.
+    #[must_use]
+    pub fn replica(&self, id: &ReplicaId) -> Option<&Replica> {
+        self.replicas.get(id)
+    }
+
+    /// What becomes of somebody who speaks for that replica with that key.
+    #[must_use]
+    pub fn standing(&self, id: &ReplicaId, key: KeyFingerprint) -> Standing {
+        match self.replicas.get(id) {
+            None => Standing::Unknown,
+            Some(replica) if replica.removed_at.is_some() => Standing::Removed,
+            Some(replica) => match replica.key {
+                None => Standing::Unknown,
+                Some(own) if own == key => Standing::Member,
+                Some(_) => Standing::OtherKey,
+            },
         }
+    }
+
+    /// The replica with that key, whatever became of it.
+    #[must_use]
+    pub fn by_key(&self, key: KeyFingerprint) -> Option<(&ReplicaId, &Replica)> {
+        self.replicas.iter().find(|(_, replica)| replica.key == Some(key))
+    }
+
+    /// Whether a replica with that key and these addresses may come in; the id of one that is in already.
+    ///
+    /// # Errors
+    /// [`Rejected`] says why not.
+    pub(crate) fn may_join(
+        &self,
+        key: KeyFingerprint,
+        address: &str,
+        peers: &str,
+    ) -> Result<Option<ReplicaId>, Rejected> {
+        check_address(address)?;
+        check_address(peers)?;
+        match self.by_key(key) {
+            Some((id, replica)) if replica.removed_at.is_some() => return Err(Rejected::Removed(id.clone())),
+            Some((id, _)) => return Ok(Some(id.clone())),
+            None => {}
+        }
+        let taken = |replica: &Replica| {
+            let theirs = [Some(&replica.address), replica.peer_address.as_ref()];
+            [address, peers].into_iter().find(|ours| theirs.into_iter().flatten().any(|there| there == ours))
+        };
+        match self.replicas().find_map(|(id, replica)| Some((id, taken(replica)?))) {
+            Some((id, address)) => Err(Rejected::Taken(id.clone(), address.into())),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes in a replica that [`Cluster::may_join`]; the id that it has from now on.
+    pub(crate) fn join(&mut self, key: KeyFingerprint, address: &str, peers: &str) -> ReplicaId {
+        if let Some((id, _)) = self.by_key(key) {
+            return id.clone();
+        }
+        let id: ReplicaId = format!("r{}", self.about.next_replica).parse().expect("r and a number is a name");
+        self.about.next_replica += 1;
+        let (address, peer_address, key) = (address.to_owned(), Some(peers.to_owned()), Some(key));
+        self.replicas.insert(id.clone(), Replica { address, peer_address, key, removed_at: None });
+        id
+    }
+
+    fn advertise(
+        &mut self,
+        id: &ReplicaId,
+        address: &str,
+        peers: Option<&str>,
+        key: Option<KeyFingerprint>,
+    ) -> Result<Consequence, Rejected> {
+        check_address(address)?;
+        peers.map_or(Ok(()), check_address)?;
         let replica = self.replicas.get_mut(id).ok_or_else(|| Rejected::Unknown(id.clone()))?;
+        if replica.removed_at.is_some() {
+            return Err(Rejected::Removed(id.clone()));
+        }
         address.clone_into(&mut replica.address);
+        if let Some(peers) = peers {
+            replica.peer_address = Some(peers.to_owned());
+        }
+        replica.key = key.or(replica.key);
         Ok(Consequence::Advertised)
     }
+
+    /// Named by its id, so that removing it twice is removing it once.
+    fn remove(&mut self, at: Timestamp, id: &ReplicaId) -> Result<Consequence, Rejected> {
+        let others = self.replicas().any(|(other, _)| other != id);
+        let replica = self.replicas.get_mut(id).ok_or_else(|| Rejected::Unknown(id.clone()))?;
+        if replica.removed_at.is_none() && !others {
+            return Err(Rejected::Last(id.clone()));
+        }
+        replica.removed_at.get_or_insert(at);
+        Ok(Consequence::Removed(id.clone()))
+    }
+}
+
+fn check_address(address: &str) -> Result<(), Rejected> {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    if address.len() > MAX_ADDRESS || !matches!(port, Some(Ok(1..))) {
+        return Err(Rejected::Address(address.into()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -154,13 +289,56 @@ mod tests {
             address: "10.0.0.1:7443".into(),
         };
         let mut cluster = Cluster::founded(founding);
-        cluster.apply(&Command::Advertise(r1.clone(), "[::1]:7443".into())).unwrap();
-        assert_eq!(cluster.replicas().next().unwrap().1.address, "[::1]:7443");
+        let mut advertise = |id: &ReplicaId, address: &str| {
+            cluster.apply(Timestamp(0), &Command::Advertise(id.clone(), address.into(), None, None))
+        };
+        advertise(&r1, "[::1]:7443").unwrap();
         for bad in ["", "host", ":7443", "host:0", "host:70000", "host:"] {
-            let refused = cluster.apply(&Command::Advertise(r1.clone(), bad.into()));
-            assert_eq!(refused, Err(Rejected::Address(bad.into())));
+            assert_eq!(advertise(&r1, bad), Err(Rejected::Address(bad.into())));
         }
-        assert_eq!(cluster.apply(&Command::Advertise(r2.clone(), "h:1".into())), Err(Rejected::Unknown(r2)));
+        assert_eq!(advertise(&r2, "h:1"), Err(Rejected::Unknown(r2)));
+        assert_eq!(cluster.replicas().next().unwrap().1.address, "[::1]:7443");
+    }
+
+    #[test]
+    fn a_removed_replica_keeps_its_id_for_ever() {
+        let (r1, key): (ReplicaId, _) = ("r1".parse().unwrap(), |number| KeyFingerprint([number; 32]));
+        let founding =
+            Founding { id: "c1".parse().unwrap(), name: "prod".into(), replica: r1.clone(), address: "h:1".into() };
+        let mut cluster = Cluster::founded(founding);
+        assert_eq!(cluster.apply(Timestamp(5), &Command::Remove(r1.clone())), Err(Rejected::Last(r1.clone())));
+        let r2 = cluster.join(key(2), "i:1", "i:2");
+        assert_eq!(
+            (r2.as_str(), cluster.join(key(2), "i:1", "i:2")),
+            ("r2", r2.clone()),
+            "asking again is no second join"
+        );
+        assert_eq!(cluster.may_join(key(3), "j:1", "i:2"), Err(Rejected::Taken(r2.clone(), "i:2".into())));
+        cluster.apply(Timestamp(6), &Command::Remove(r2.clone())).unwrap();
+        assert_eq!(cluster.standing(&r2, key(2)), Standing::Removed);
+        assert_eq!(cluster.may_join(key(2), "i:1", "i:2"), Err(Rejected::Removed(r2.clone())));
+        let advertise = Command::Advertise(r2.clone(), "k:1".into(), None, None);
+        assert_eq!(cluster.apply(Timestamp(7), &advertise), Err(Rejected::Removed(r2)));
+        assert_eq!(cluster.may_join(key(3), "i:1", "i:2"), Ok(None), "its addresses are free");
+        assert_eq!(cluster.join(key(3), "i:1", "i:2").as_str(), "r3");
+        assert_eq!(cluster.replicas().count(), 2);
+    }
+
+    #[test]
+    fn only_its_own_key_speaks_for_a_replica() {
+        let (r1, key): (ReplicaId, _) = ("r1".parse().unwrap(), |number| KeyFingerprint([number; 32]));
+        let founding =
+            Founding { id: "c1".parse().unwrap(), name: "prod".into(), replica: r1.clone(), address: "h:1".into() };
+        let mut cluster = Cluster::founded(founding);
+        assert_eq!(cluster.standing(&r1, key(1)), Standing::Unknown, "of a version that noted no keys");
+        let advertise = Command::Advertise(r1.clone(), "h:1".into(), Some("h:2".into()), Some(key(1)));
+        cluster.apply(Timestamp(0), &advertise).unwrap();
+        assert_eq!(cluster.standing(&r1, key(1)), Standing::Member);
+        assert_eq!(cluster.standing(&r1, key(2)), Standing::OtherKey);
+        let moved = Command::Advertise(r1.clone(), "i:1".into(), None, None);
+        cluster.apply(Timestamp(0), &moved).unwrap();
+        assert_eq!(cluster.replica(&r1).unwrap().peer_address.as_deref(), Some("h:2"));
+        assert_eq!(cluster.standing(&r1, key(1)), Standing::Member);
     }
 
     #[test]

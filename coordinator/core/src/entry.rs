@@ -118,13 +118,15 @@ pub enum Command {
 
 impl Command {
     /// Every kind of command there is, noun and verb.
-    pub const KINDS: [&str; 29] = [
+    pub const KINDS: [&str; 31] = [
         "cluster advertise",
+        "cluster remove",
         "node label",
         "node remove",
         "token create",
         "token redeem",
         "token revoke",
+        "token join",
         "user add",
         "user revoke",
         "user reissue",
@@ -155,11 +157,13 @@ impl Command {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Cluster(cluster::Command::Advertise(..)) => "cluster advertise",
+            Self::Cluster(cluster::Command::Remove(..)) => "cluster remove",
             Self::Node(node::Command::Label(..)) => "node label",
             Self::Node(node::Command::Remove(..)) => "node remove",
             Self::Token(token::Command::Create(..)) => "token create",
             Self::Token(token::Command::Redeem(..)) => "token redeem",
             Self::Token(token::Command::Revoke(..)) => "token revoke",
+            Self::Token(token::Command::Join(..)) => "token join",
             Self::User(user::Command::Add(..)) => "user add",
             Self::User(user::Command::Revoke(..)) => "user revoke",
             Self::User(user::Command::Reissue(..)) => "user reissue",
@@ -199,7 +203,8 @@ impl Command {
             Self::Notify(command) => !matches!(command, notify::Command::Test(..)),
             // A root that may be known to others must end also on a full disk.
             Self::Ca(command) => matches!(command, ca::Command::Finish(..)),
-            Self::Cluster(_) | Self::Declare(_) => false,
+            Self::Cluster(command) => matches!(command, cluster::Command::Remove(..)),
+            Self::Declare(_) => false,
         }
     }
 }

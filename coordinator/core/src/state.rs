@@ -133,7 +133,7 @@ impl State {
     fn command(&mut self, index: u64, entry: &Entry) -> Result<Consequence, Rejected> {
         let at = entry.at;
         match &entry.command {
-            Command::Cluster(command) => Ok(Consequence::Cluster(self.cluster.apply(command)?)),
+            Command::Cluster(command) => Ok(Consequence::Cluster(self.cluster.apply(at, command)?)),
             Command::Node(command) => self.node(at, command),
             Command::Token(command) => self.token(at, command),
             Command::User(command) => Ok(Consequence::User(self.users.apply(at, command)?)),
@@ -155,8 +155,16 @@ impl State {
         Ok(Consequence::Node(consequence))
     }
 
-    /// A redeemed token and the node it admits are one entry: neither is there without the other.
+    /// A redeemed token and the node or replica it admits are one entry: neither is there without the other.
     fn token(&mut self, at: Timestamp, command: &token::Command) -> Result<Consequence, Rejected> {
+        if let token::Command::Join(shown) = command {
+            let is_in = self.cluster.may_join(shown.key, &shown.address, &shown.peer_address);
+            // Who has no token learns nothing of the replicas.
+            self.tokens.join(at, shown, is_in.as_ref().is_ok_and(Option::is_some) || is_in.is_err())?;
+            is_in?;
+            let id = self.cluster.join(shown.key, &shown.address, &shown.peer_address);
+            return Ok(Consequence::Token(token::Consequence::Joined(id)));
+        }
         if let token::Command::Redeem(shown) = command {
             self.nodes.may_admit(self.tokens.name_for(shown), shown.key)?;
         }
@@ -217,11 +225,48 @@ mod tests {
             uses_left: 1,
             admitted: BTreeMap::new(),
             revoked_at: None,
+            role: None,
         };
         apply(&mut state, Command::Token(token::Command::Create("t1".parse().unwrap(), token))).unwrap();
         apply(&mut state, redeem("n1")).unwrap();
         apply(&mut state, Command::Node(node::Command::Remove("n1".parse().unwrap()))).unwrap();
         assert_eq!(apply(&mut state, redeem("n2")), Err(Rejected::Node(node::Rejected::Removed)));
+    }
+
+    #[test]
+    fn a_replica_joins_once_with_a_token_for_replicas() {
+        let mut state = state();
+        let token = |role| token::Token {
+            secret_sha256: KeyFingerprint([7; 32]),
+            created_at: Timestamp(0),
+            created_by: "anna".parse().unwrap(),
+            expires_at: Timestamp(500),
+            uses_left: 1,
+            admitted: BTreeMap::new(),
+            revoked_at: None,
+            role,
+        };
+        let create = |id: &str, role| Command::Token(token::Command::Create(id.parse().unwrap(), token(role)));
+        apply(&mut state, create("t1", None)).unwrap();
+        apply(&mut state, create("t2", Some(token::Role::Replica))).unwrap();
+        let join = |token: &str, key, secret, address: &str| {
+            Command::Token(token::Command::Join(token::Join {
+                token: token.parse().unwrap(),
+                secret_sha256: KeyFingerprint([secret; 32]),
+                key: KeyFingerprint([key; 32]),
+                address: format!("{address}:1"),
+                peer_address: format!("{address}:2"),
+            }))
+        };
+        let joined = |id: &str| Ok(Consequence::Token(token::Consequence::Joined(id.parse().unwrap())));
+        let refused = |why| Err(Rejected::Token(why));
+        assert_eq!(apply(&mut state, join("t1", 2, 7, "i")), refused(token::Rejected::Role(token::Role::Agent)));
+        assert_eq!(apply(&mut state, join("t2", 2, 8, "h")), refused(token::Rejected::Unknown), "not a word of h");
+        let taken = Err(Rejected::Cluster(cluster::Rejected::Taken("r1".parse().unwrap(), "h:1".into())));
+        assert_eq!(apply(&mut state, join("t2", 2, 7, "h")), taken, "and no use is taken");
+        assert_eq!(apply(&mut state, join("t2", 2, 7, "i")), joined("r2"));
+        assert_eq!(apply(&mut state, join("t2", 2, 7, "i")), joined("r2"), "a lost reply is no second use");
+        assert_eq!(apply(&mut state, join("t2", 3, 7, "j")), refused(token::Rejected::Used(Vec::new())));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Join tokens: a secret that turns one machine into a node, once, and only for a while.
+//! Join tokens: a secret that turns one machine into a node or a replica, once, and only for a while.
 
 use std::collections::BTreeMap;
 
-use mainstay_common::{NodeId, Timestamp, TokenId, UserName};
+use mainstay_common::{NodeId, ReplicaId, Timestamp, TokenId, UserName};
 use minicbor::{Decode, Encode};
 
 use crate::{KeyFingerprint, Table};
@@ -31,6 +31,32 @@ pub struct Token {
     /// When it was revoked.
     #[n(6)]
     pub revoked_at: Option<Timestamp>,
+    /// What its holder becomes; `None` is an agent, as before replicas could join.
+    #[n(7)]
+    pub role: Option<Role>,
+}
+
+/// What a token's holder becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Role {
+    /// A node's agent.
+    #[n(0)]
+    Agent,
+    /// A replica of the coordinator.
+    #[n(1)]
+    Replica,
+}
+
+impl Role {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Replica => "replica",
+        }
+    }
 }
 
 /// How a token stands, for a list.
@@ -71,6 +97,29 @@ pub enum Command {
     /// An administrator takes a token back.
     #[n(2)]
     Revoke(#[n(0)] TokenId),
+    /// A machine shows a secret and asks to be a replica.
+    #[n(3)]
+    Join(#[n(0)] Join),
+}
+
+/// What a machine shows that wants to be a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Join {
+    /// The token it names.
+    #[n(0)]
+    pub token: TokenId,
+    /// SHA-256 of the secret it holds.
+    #[n(1)]
+    pub secret_sha256: KeyFingerprint,
+    /// The public key it proved to own.
+    #[n(2)]
+    pub key: KeyFingerprint,
+    /// What agents and operators will dial there, host:port.
+    #[n(3)]
+    pub address: String,
+    /// What other replicas will dial there, host:port.
+    #[n(4)]
+    pub peer_address: String,
 }
 
 /// What a machine shows at the door.
@@ -102,6 +151,9 @@ pub enum Consequence {
     /// The token admits nobody any more.
     #[n(2)]
     Revoked,
+    /// This replica belongs to the cluster from now on.
+    #[n(3)]
+    Joined(#[n(0)] ReplicaId),
 }
 
 /// Why a command changed nothing. Told to the caller word for word.
@@ -119,6 +171,9 @@ pub enum Rejected {
     /// An administrator took it back.
     #[error("the token was revoked at {0}")]
     Revoked(Timestamp),
+    /// It makes something else of its holder.
+    #[error("the token is for a {}", .0.as_str())]
+    Role(Role),
 }
 
 fn names(nodes: &[NodeId]) -> String {
@@ -142,6 +197,8 @@ impl Tokens {
             Command::Create(id, token) => Ok(self.create(id, token)),
             Command::Redeem(shown) => self.redeem(at, shown),
             Command::Revoke(id) => self.revoke(at, id),
+            // The id is the cluster's to give: `state` does both in one entry, by `join`.
+            Command::Join(_) => Err(Rejected::Unknown),
         }
     }
 
@@ -168,16 +225,16 @@ impl Tokens {
         if let Some(node) = token.admitted.get(&shown.key) {
             return Ok(Consequence::Admitted(node.clone(), shown.key));
         }
-        if let Some(revoked_at) = token.revoked_at {
-            return Err(Rejected::Revoked(revoked_at));
-        }
-        if at > token.expires_at {
-            return Err(Rejected::Expired(token.expires_at));
-        }
-        let used = || Rejected::Used(token.admitted.values().cloned().collect());
-        token.uses_left = token.uses_left.checked_sub(1).ok_or_else(used)?;
+        token.use_up(at, Role::Agent)?;
         token.admitted.insert(shown.key, shown.node.clone());
         Ok(Consequence::Admitted(shown.node.clone(), shown.key))
+    }
+
+    /// Takes a use for a replica. `is_in`: its key came in before, and a lost reply is no second use.
+    pub(crate) fn join(&mut self, at: Timestamp, shown: &Join, is_in: bool) -> Result<(), Rejected> {
+        let token = self.0.get_mut(&shown.token).filter(|t| t.secret_sha256 == shown.secret_sha256);
+        let token = token.ok_or(Rejected::Unknown)?;
+        if is_in { Ok(()) } else { token.use_up(at, Role::Replica) }
     }
 
     fn revoke(&mut self, at: Timestamp, id: &TokenId) -> Result<Consequence, Rejected> {
@@ -188,6 +245,27 @@ impl Tokens {
 }
 
 impl Token {
+    /// What its holder becomes.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role.unwrap_or(Role::Agent)
+    }
+
+    fn use_up(&mut self, at: Timestamp, role: Role) -> Result<(), Rejected> {
+        if self.role() != role {
+            return Err(Rejected::Role(self.role()));
+        }
+        if let Some(revoked_at) = self.revoked_at {
+            return Err(Rejected::Revoked(revoked_at));
+        }
+        if at > self.expires_at {
+            return Err(Rejected::Expired(self.expires_at));
+        }
+        let used = || Rejected::Used(self.admitted.values().cloned().collect());
+        self.uses_left = self.uses_left.checked_sub(1).ok_or_else(used)?;
+        Ok(())
+    }
+
     /// How it stands at a moment.
     #[must_use]
     pub fn standing(&self, now: Timestamp) -> Standing {
@@ -265,6 +343,7 @@ mod tests {
             uses_left: 1,
             admitted: BTreeMap::new(),
             revoked_at: None,
+            role: None,
         };
         Tokens([("t1".parse().unwrap(), token)].into_iter().collect())
     }

@@ -62,6 +62,27 @@ fn a_checkpoint_reads_as_it_was_written() {
 }
 
 #[test]
+fn a_replica_that_joined_reads_as_it_was_written() {
+    let mut state = state();
+    for command in [
+        Command::Token(token::Command::Create(parse("t2"), a_replicas_token())),
+        Command::Token(token::Command::Join(join("t2", 4))),
+        Command::Token(token::Command::Join(join("t2", 5))),
+        Command::Cluster(cluster::Command::Remove(parse("r2"))),
+    ] {
+        let entry = Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request: None, command };
+        state.apply(200, &entry).unwrap();
+    }
+    for name in ["replicas", "tokens"] {
+        let section = state.sections().find(|section| section.name == name).unwrap();
+        let bytes: Vec<u8> = section.pieces.flatten().collect();
+        assert_eq!(golden(&format!("section-{name}-joined.hex"), &bytes), bytes, "{name} is written otherwise now");
+    }
+    let sections = state.sections().map(|section| (section.name, section.pieces.collect::<Vec<_>>()));
+    assert_eq!(State::from_sections(sections.collect::<Vec<_>>()), Ok(state));
+}
+
+#[test]
 fn an_entry_of_a_newer_version_is_told_apart_from_garbage() {
     let (_, entry) = entries().remove(0);
     let mut bytes = codec::encode(&entry);
@@ -96,7 +117,7 @@ fn entries() -> Vec<(&'static str, Entry)> {
     let anna = Actor::Human(parse("anna"), HumanRole::Admin);
     let replica = Actor::Replica(parse("r1"));
     let mut entries = vec![
-        ("", replica, Command::Cluster(cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into()))),
+        ("", replica, Command::Cluster(cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into(), None, None))),
         ("", anna, Command::Node(node::Command::Label(parse("n1"), [("zone".into(), "a".into())].into()))),
         ("-by-agent", node, Command::Node(node::Command::Label(parse("n1"), BTreeMap::new()))),
         ("", Actor::Root, Command::Node(node::Command::Remove(parse("n1")))),
@@ -108,6 +129,10 @@ fn entries() -> Vec<(&'static str, Entry)> {
         ("", Actor::Root, Command::User(user::Command::Reissue(parse("eve"), a_user(Some(NOON))))),
         ("", Actor::Root, Command::Notify(notify::Command::Test(parse("ops")))),
         ("", Actor::Root, Command::Declare(declare::Declare { changes: changes(), expecting: 7 })),
+        ("-peers", Actor::Replica(parse("r1")), Command::Cluster(advertise())),
+        ("", Actor::Root, Command::Cluster(cluster::Command::Remove(parse("r2")))),
+        ("", Actor::Token(parse("t2")), Command::Token(token::Command::Join(join("t2", 4)))),
+        ("-replica", Actor::Root, Command::Token(token::Command::Create(parse("t2"), a_replicas_token()))),
     ];
     entries.extend(about_alerts().into_iter().map(|(name, command)| (name, Actor::Leader, Command::Alert(command))));
     entries.extend(about_roots().into_iter().map(|command| ("", Actor::Root, Command::Ca(command))));
@@ -194,7 +219,27 @@ fn a_token() -> token::Token {
         uses_left: 2,
         admitted: [(KeyFingerprint([1; 32]), parse("n1"))].into(),
         revoked_at: None,
+        role: None,
     }
+}
+
+fn a_replicas_token() -> token::Token {
+    token::Token { admitted: BTreeMap::new(), role: Some(token::Role::Replica), ..a_token() }
+}
+
+fn join(token: &str, key: u8) -> token::Join {
+    token::Join {
+        token: parse(token),
+        secret_sha256: KeyFingerprint([7; 32]),
+        key: KeyFingerprint([key; 32]),
+        address: format!("10.0.0.{key}:7443"),
+        peer_address: format!("10.0.0.{key}:7444"),
+    }
+}
+
+fn advertise() -> cluster::Command {
+    let (peers, key) = (Some("10.0.0.1:7444".into()), Some(KeyFingerprint([4; 32])));
+    cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into(), peers, key)
 }
 
 fn redeem() -> token::Redeem {

@@ -234,6 +234,7 @@ fn command() -> impl Strategy<Value = Command> {
             uses_left,
             admitted: BTreeMap::new(),
             revoked_at: None,
+            role: None,
         };
         Command::Token(token::Command::Create(id, token))
     });
@@ -297,6 +298,6 @@ fn command() -> impl Strategy<Value = Command> {
         8 => about_alerts.prop_map(Command::Alert),
         4 => about_messages.prop_map(Command::Notify),
         2 => declaring,
-        1 => address.prop_map(|address| Command::Cluster(cluster::Command::Advertise("r1".parse().unwrap(), address))),
+        1 => address.prop_map(|address| Command::Cluster(cluster::Command::Advertise("r1".parse().unwrap(), address, None, None))),
     ]
 }

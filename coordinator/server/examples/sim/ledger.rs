@@ -39,6 +39,7 @@ impl Ledger {
             uses_left: 1,
             admitted: BTreeMap::new(),
             revoked_at: None,
+            role: None,
         };
         let id = format!("t{name}").parse().expect("a name");
         codec::encode(&Entry {

@@ -23,6 +23,8 @@ use crate::{gate::Caller, identity, log::By};
 
 /// A token that many machines use must not live longer.
 const MAX_TTL: Duration = Duration::from_secs(24 * 3_600);
+/// Who becomes a replica knows everything: it must be soon.
+const MAX_REPLICA_TTL: Duration = Duration::from_secs(15 * 60);
 /// What a token may admit.
 const MAX_USES: u32 = 10_000;
 
@@ -51,17 +53,19 @@ impl pb::admin_server::Admin for AdminService {
     ) -> Result<Response<pb::CreateTokenResponse>, Status> {
         let (by, created_by) = (super::by(&request)?, actor(&request)?);
         let asked = request.into_inner();
-        if asked.role != "agent" {
-            let why = format!("{:?} is no role that a token can give in this version", asked.role);
-            return Err(failure::invalid("no token was made", &why, "--role agent"));
-        }
+        let (role, max_ttl) = match asked.role.as_str() {
+            "agent" => (token::Role::Agent, MAX_TTL),
+            "replica" => (token::Role::Replica, MAX_REPLICA_TTL),
+            _ => {
+                let why = format!("{:?} is no role that a token can give", asked.role);
+                return Err(failure::invalid("no token was made", &why, "--role agent or replica"));
+            }
+        };
         let ttl = Duration::from_millis(asked.ttl_ms);
-        if ttl.is_zero() || ttl > MAX_TTL {
-            return Err(failure::invalid(
-                "no token was made",
-                "a token lives more than nothing and at most 24h",
-                "--ttl 1h",
-            ));
+        if ttl.is_zero() || ttl > max_ttl {
+            let longest = mainstay_common::time::span(max_ttl);
+            let why = format!("a token for a {} lives more than nothing and at most {longest}", role.as_str());
+            return Err(failure::invalid("no token was made", &why, &format!("--ttl {longest}")));
         }
         if asked.uses == 0 || asked.uses > MAX_USES {
             return Err(failure::invalid("no token was made", "a token admits 1 to 10000 machines", "--uses 1"));
@@ -83,6 +87,7 @@ impl pb::admin_server::Admin for AdminService {
             uses_left: asked.uses,
             admitted: BTreeMap::new(),
             revoked_at: None,
+            role: (role != token::Role::Agent).then_some(role),
         };
         self.propose(by, Command::Token(token::Command::Create(whole.id.clone(), kept))).await?;
         tracing::info!(token = %whole.id, user = %created_by, %expires_at, uses = asked.uses, "token made");
@@ -102,7 +107,7 @@ impl pb::admin_server::Admin for AdminService {
         let state = self.0.log.read();
         let rows = state.tokens.iter().map(|(id, token)| pb::TokenRow {
             id: id.to_string(),
-            role: "agent".into(),
+            role: token.role().as_str().into(),
             expires_at_ms: token.expires_at.0,
             uses_left: token.uses_left,
             state: token.standing(now).as_str().into(),

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use mainstay_common::{InvalidName, NodeId, Timestamp, UserName, process::config::nearest};
-use mainstay_core::{Rejected, State, ca, declare, node, notify, request, token, user};
+use mainstay_core::{Rejected, State, ca, cluster, declare, node, notify, request, token, user};
 use tonic::{Code, Status};
 
 use crate::{identity::Unsigned, log::ProposeError, raft};
@@ -221,6 +221,11 @@ fn refused(rejected: &Rejected, state: &State) -> Status {
         Rejected::Token(token::Rejected::Revoked(_)) => {
             refuse(Code::PermissionDenied, "an administrator took it back", "mainstay token create")
         }
+        Rejected::Token(token::Rejected::Role(_)) => refuse(
+            Code::PermissionDenied,
+            "a token makes of its holder what it was made for",
+            "mainstay token create for a node; mainstay cluster add for a replica",
+        ),
         Rejected::User(user::Rejected::Taken(name)) => refuse(
             Code::AlreadyExists,
             "each person has a name of their own",
@@ -229,7 +234,25 @@ fn refused(rejected: &Rejected, state: &State) -> Status {
         Rejected::User(user::Rejected::Unknown(_)) => {
             refuse(Code::NotFound, "nobody has that name", "mainstay user ls")
         }
-        Rejected::Cluster(_) => refuse(Code::InvalidArgument, "the cluster's own rules refuse it", "mainstay status"),
+        Rejected::Cluster(cluster::Rejected::Unknown(_)) => {
+            refuse(Code::NotFound, "no replica has that id", "mainstay cluster status")
+        }
+        Rejected::Cluster(cluster::Rejected::Address(_)) => {
+            refuse(Code::InvalidArgument, "others must be able to dial it", "--advertise 10.0.0.11:7443")
+        }
+        Rejected::Cluster(cluster::Rejected::Taken(id, _)) => refuse(
+            Code::AlreadyExists,
+            "each replica has addresses of its own",
+            &format!("another --advertise, or first: mainstay cluster remove {id}"),
+        ),
+        Rejected::Cluster(cluster::Rejected::Removed(_)) => refuse(
+            Code::PermissionDenied,
+            "a removed replica's id and key never come back",
+            "mainstay cluster add, and join anew in an empty data directory",
+        ),
+        Rejected::Cluster(cluster::Rejected::Last(_)) => {
+            refuse(Code::FailedPrecondition, "nobody would decide any more", "mainstay cluster add another one first")
+        }
         Rejected::Alert(_) => refuse(Code::FailedPrecondition, "it changed meanwhile, or is over", "mainstay alert ls"),
         Rejected::Notify(notify::Rejected::Unknown(name)) => receiver_unknown(name.as_str(), state),
         Rejected::Notify(notify::Rejected::NotOwed(_) | notify::Rejected::Claimed(_)) => {
