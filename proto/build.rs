@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = ["shared", "agent", "enrol", "viewer", "operator", "admin"];
+const FILES: [&str; 7] = ["shared", "agent", "enrol", "viewer", "operator", "admin", "replica"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=mainstay");

@@ -23,6 +23,8 @@ pub struct Cluster {
     coordinator: Option<Daemon>,
     /// Where it serves agents and operators.
     pub listen: String,
+    /// Where it serves other replicas.
+    pub peers: String,
     /// Where it serves `/metrics`.
     pub http: String,
     /// The coordinator's data directory.
@@ -54,11 +56,19 @@ impl Cluster {
 
     fn found_in(folder: TempDir, data: PathBuf) -> Self {
         let address = || format!("127.0.0.1:{}", free_port());
-        let mut cluster =
-            Self { agents: BTreeMap::new(), coordinator: None, listen: address(), http: address(), data, folder };
+        let mut cluster = Self {
+            agents: BTreeMap::new(),
+            coordinator: None,
+            listen: address(),
+            peers: address(),
+            http: address(),
+            data,
+            folder,
+        };
         let data = cluster.coordinator_folder();
         let mut init = Program::Coordinator.command();
         init.arg("init").arg("--data-dir").arg(&data).args(["--cluster", "lab", "--advertise", &cluster.listen]);
+        init.args(["--peer-advertise", &cluster.peers]);
         let told = Outcome::of(&mut init).done();
         assert!(told.contains("fingerprint"), "{told}");
         cluster.start_coordinator();
@@ -88,7 +98,7 @@ impl Cluster {
     pub fn coordinator_command(&self) -> Command {
         let mut run = Program::Coordinator.command();
         run.arg("run").arg("--data-dir").arg(self.coordinator_folder());
-        run.args(["--listen", &self.listen, "--http", &self.http]);
+        run.args(["--listen", &self.listen, "--peer-listen", &self.peers, "--http", &self.http]);
         run
     }
 

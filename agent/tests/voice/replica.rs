@@ -184,6 +184,10 @@ impl Replica {
 
 #[tonic::async_trait]
 impl enrol_server::Enrol for Replica {
+    async fn join(&self, _: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        Err(Status::unimplemented("no agent joins"))
+    }
+
     async fn redeem(&self, request: Request<pb::RedeemRequest>) -> Result<Response<pb::RedeemResponse>, Status> {
         let request = request.into_inner();
         let certificate = self.cluster.sign(&request.csr, &request.name, self.left);

@@ -146,6 +146,20 @@ where
 }
 
 impl State {
+    /// A state without anything: of a replica that joined and was told nothing yet.
+    ///
+    /// # Panics
+    /// Never: its names are names.
+    #[must_use]
+    pub fn blank() -> Self {
+        let id: ClusterId = "none".parse().expect("a name");
+        let founding =
+            Founding { id, name: String::new(), replica: "none".parse().expect("a name"), address: String::new() };
+        let mut state = Self::founded(founding);
+        state.cluster.replicas = Table::default();
+        state
+    }
+
     /// The state as sections, in an order that stays.
     pub fn sections(&self) -> impl Iterator<Item = Section<'_>> {
         all(self).into_iter()
@@ -187,7 +201,7 @@ impl Restoring {
     /// Nothing was read yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: blank(), section: None, rows: 0, rest: Vec::new(), has_cluster: false }
+        Self { state: State::blank(), section: None, rows: 0, rest: Vec::new(), has_cluster: false }
     }
 
     /// The pieces that follow are of this section.
@@ -247,14 +261,4 @@ impl Default for Restoring {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// A state without anything, whose cluster is read later.
-fn blank() -> State {
-    let id: ClusterId = "none".parse().expect("a name");
-    let founding =
-        Founding { id, name: String::new(), replica: "none".parse().expect("a name"), address: String::new() };
-    let mut state = State::founded(founding);
-    state.cluster.replicas = Table::default();
-    state
 }

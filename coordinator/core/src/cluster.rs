@@ -66,7 +66,9 @@ pub enum Standing {
     Removed,
     /// The name is another key's.
     OtherKey,
-    /// Nothing is known of it here, or not yet.
+    /// It joined later than what is known here.
+    Later,
+    /// Nothing is known of it here.
     Unknown,
 }
 
@@ -179,6 +181,9 @@ impl Cluster {
     #[must_use]
     pub fn standing(&self, id: &ReplicaId, key: KeyFingerprint) -> Standing {
         match self.replicas.get(id) {
+            None if number(id).is_some_and(|number| self.is_blank() || number >= self.about.next_replica) => {
+                Standing::Later
+            }
             None => Standing::Unknown,
             Some(replica) if replica.removed_at.is_some() => Standing::Removed,
             Some(replica) => match replica.key {
@@ -187,6 +192,12 @@ impl Cluster {
                 Some(_) => Standing::OtherKey,
             },
         }
+    }
+
+    /// Nothing is known here: the state of a replica that joined and was told nothing yet.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.replicas.iter().next().is_none()
     }
 
     /// The replica with that key, whatever became of it.
@@ -227,7 +238,7 @@ impl Cluster {
         if let Some((id, _)) = self.by_key(key) {
             return id.clone();
         }
-        let id: ReplicaId = format!("r{}", self.about.next_replica).parse().expect("r and a number is a name");
+        let id = numbered(self.about.next_replica);
         self.about.next_replica += 1;
         let (address, peer_address, key) = (address.to_owned(), Some(peers.to_owned()), Some(key));
         self.replicas.insert(id.clone(), Replica { address, peer_address, key, removed_at: None });
@@ -265,6 +276,21 @@ impl Cluster {
         replica.removed_at.get_or_insert(at);
         Ok(Consequence::Removed(id.clone()))
     }
+}
+
+/// Raft's number of a replica: `r7` is 7.
+#[must_use]
+pub fn number(id: &ReplicaId) -> Option<u64> {
+    id.as_str().strip_prefix('r').and_then(|digits| digits.parse().ok())
+}
+
+/// The replica of Raft's number.
+///
+/// # Panics
+/// Never: `r` and a number is a name.
+#[must_use]
+pub fn numbered(number: u64) -> ReplicaId {
+    format!("r{number}").parse().expect("r and a number is a name")
 }
 
 fn check_address(address: &str) -> Result<(), Rejected> {
@@ -335,6 +361,8 @@ mod tests {
         cluster.apply(Timestamp(0), &advertise).unwrap();
         assert_eq!(cluster.standing(&r1, key(1)), Standing::Member);
         assert_eq!(cluster.standing(&r1, key(2)), Standing::OtherKey);
+        assert_eq!(cluster.standing(&numbered(2), key(2)), Standing::Later);
+        assert_eq!(cluster.standing(&"x".parse().unwrap(), key(2)), Standing::Unknown);
         let moved = Command::Advertise(r1.clone(), "i:1".into(), None, None);
         cluster.apply(Timestamp(0), &moved).unwrap();
         assert_eq!(cluster.replica(&r1).unwrap().peer_address.as_deref(), Some("h:2"));

@@ -126,7 +126,7 @@ async fn issue(line: &str, shared: &Shared) -> Result<Context, String> {
     Ok(Context {
         cluster: shared.cluster.to_string(),
         cluster_id: shared.cluster_id.clone(),
-        addresses: shared.addresses.to_vec(),
+        addresses: shared.addresses(),
         user: name,
         role: HumanRole::Admin,
         ca: shared.ca.bundle(),

@@ -14,12 +14,12 @@ use mainstay_common::{
         tls::{new_key, signing_request},
     },
 };
-use mainstay_core::{Actor, Command, Entry, Founding, Origin, State, audit, ca, user};
+use mainstay_core::{Actor, Command, Entry, Founding, Origin, State, audit, ca, cluster, user};
 
 use crate::{
     audit::{FOLDER, Line, Trail},
-    config::Lives,
-    identity::{CA_FILE, Ca, OPENER_FILE, Opener, Request, issue_replica, new_root, write},
+    config::{Lives, next_port},
+    identity::{CA_FILE, Ca, OPENER_FILE, Opener, Request, issue_replica, key_of_files, new_root, write},
     log,
 };
 
@@ -32,6 +32,8 @@ pub struct InitConfig {
     pub cluster: String,
     /// What agents and operators dial, host:port.
     pub advertise: String,
+    /// What other replicas dial; the next port where it is not given.
+    pub peer_advertise: Option<String>,
 }
 
 /// What `init` made.
@@ -63,10 +65,15 @@ pub fn init(config: &InitConfig) -> Result<Initialised, Failure> {
     let root = new_root(&cluster_id, &ca, &private, &opener, None);
     write(&dir, CA_FILE, ca.pem())?;
     let lives = Lives::default();
+    let peers = config.peer_advertise.clone().unwrap_or_else(|| next_port(&config.advertise));
     issue_replica(&dir, &replica, |key, subject, now| ca.sign_replica(key, subject, now, lives.replica))?;
 
     let (name, address) = (config.cluster.clone(), config.advertise.clone());
+    let advertise = cluster::Command::Advertise(replica.clone(), address.clone(), Some(peers), key_of_files(&dir));
     let mut state = State::founded(Founding { id: cluster_id, name, replica, address });
+    state.cluster.apply(now, &advertise).map_err(|why| {
+        Failure::new(ExitCode::Failed, "the cluster cannot be founded", why.to_string(), "correct the addresses")
+    })?;
     adopt(&mut state, root, now)?;
     let (context, line) = admin_context(&mut state, &ca, config, now)?;
     let context_path = dir.file("admin.context");
@@ -132,13 +139,22 @@ fn check(config: &InitConfig) -> Result<(), Failure> {
             "--cluster prod",
         ));
     }
-    let (host, port) = config.advertise.rsplit_once(':').unwrap_or(("", ""));
-    if host.is_empty() || port.parse::<u16>().is_ok_and(|port| port == 0) || port.parse::<u16>().is_err() {
+    check_address("--advertise", &config.advertise)?;
+    config.peer_advertise.as_ref().map_or(Ok(()), |address| check_address("--peer-advertise", address))
+}
+
+/// Whether others could dial that.
+///
+/// # Errors
+/// A usage failure that names the flag.
+pub(crate) fn check_address(flag: &str, address: &str) -> Result<(), Failure> {
+    let (host, port) = address.rsplit_once(':').unwrap_or(("", ""));
+    if host.is_empty() || !matches!(port.parse::<u16>(), Ok(1..)) {
         return Err(Failure::new(
             ExitCode::Usage,
-            format!("{:?} is no address", config.advertise),
-            "agents and operators must be able to dial it: a host or IP, a colon and a port",
-            "--advertise 10.0.0.11:7443",
+            format!("{address:?} is no address"),
+            "others must be able to dial it: a host or IP, a colon and a port",
+            format!("{flag} 10.0.0.11:7443"),
         ));
     }
     Ok(())
@@ -180,6 +196,7 @@ mod tests {
             data_dir: folder.path().join("c"),
             cluster: "prod".into(),
             advertise: "127.0.0.1:7443".into(),
+            peer_advertise: None,
         };
         let made = init(&config).unwrap();
         assert_eq!(made.ca_fingerprint.len(), 64);
@@ -197,8 +214,8 @@ mod tests {
         for (cluster, advertise) in
             [("a b", "h:1"), ("", "h:1"), ("prod", "h"), ("prod", ":7443"), ("prod", "h:0"), ("prod", "h:x")]
         {
-            let config =
-                InitConfig { data_dir: "/nonexistent/x".into(), cluster: cluster.into(), advertise: advertise.into() };
+            let (data_dir, peer_advertise) = ("/nonexistent/x".into(), None);
+            let config = InitConfig { data_dir, cluster: cluster.into(), advertise: advertise.into(), peer_advertise };
             assert_eq!(init(&config).unwrap_err().code, ExitCode::Usage, "{cluster:?} {advertise:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! The coordinator's server: takes samples in, answers questions, keeps decisions. It decides nothing itself: core does.
 
 pub mod admin_socket;
+mod announce;
 mod api;
 mod audit;
 pub mod config;
@@ -10,8 +11,11 @@ mod http;
 mod identity;
 mod ingest;
 pub mod init;
+mod join;
+mod joined;
 mod leader;
 mod log;
+mod peers;
 pub mod raft;
 pub mod receivers;
 mod run;
@@ -19,6 +23,7 @@ mod run;
 pub use config::{Lives, ServeConfig};
 pub use ingest::sample_of;
 pub use init::{InitConfig, init};
+pub use join::{JoinConfig, join};
 pub use log::holds_cluster;
 pub use run::{Started, run};
 

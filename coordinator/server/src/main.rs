@@ -1,4 +1,4 @@
-//! `mainstay-coordinator`: init, run, admin.
+//! `mainstay-coordinator`: init, join, run, admin.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -7,7 +7,7 @@ use mainstay_common::{
     Failure,
     process::{config, data_dir, log, shutdown},
 };
-use mainstay_coordinator::{InitConfig, admin_socket, config::RunArgs, init, run};
+use mainstay_coordinator::{InitConfig, JoinConfig, admin_socket, config::RunArgs, init, join, run};
 use tokio::sync::oneshot;
 
 /// Mainstay's coordinator: one replica of it
@@ -22,6 +22,8 @@ struct Cli {
 enum Verb {
     /// Make a new cluster: its CA and its first replica
     Init(InitArgs),
+    /// Make this machine one more replica: `mainstay cluster add` prints the line
+    Join(JoinArgs),
     /// Serve agents and operators
     Run {
         #[command(flatten)]
@@ -52,6 +54,28 @@ struct InitArgs {
     /// What agents and operators dial
     #[arg(long, value_name = "HOST:PORT")]
     advertise: String,
+    /// What other replicas will dial [default: the next port]
+    #[arg(long, value_name = "HOST:PORT")]
+    peer_advertise: Option<String>,
+}
+
+#[derive(Args)]
+struct JoinArgs {
+    /// Where the replica will keep what must not be lost
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// The file with the token that `mainstay cluster add` made
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// Any replica of the cluster
+    #[arg(long, value_name = "HOST:PORT")]
+    coordinator: String,
+    /// What agents and operators will dial here
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: String,
+    /// What other replicas will dial here [default: the next port]
+    #[arg(long, value_name = "HOST:PORT")]
+    peer_advertise: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -72,11 +96,25 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
                 data_dir: args.data_dir.clone(),
                 cluster: args.cluster.clone(),
                 advertise: args.advertise,
+                peer_advertise: args.peer_advertise,
             })?;
             println!("cluster {} made", args.cluster);
             println!("CA fingerprint  {}", made.ca_fingerprint);
             println!("admin context   {}", made.context_path.display());
             println!("next            mainstay-coordinator run --data-dir {}", args.data_dir.display());
+            Ok(())
+        }
+        Verb::Join(args) => {
+            let config = JoinConfig {
+                data_dir: args.data_dir,
+                token_file: args.token_file,
+                coordinator: args.coordinator,
+                advertise: args.advertise,
+                peer_advertise: args.peer_advertise,
+            };
+            let id = runtime()?.block_on(join(&config))?;
+            println!("replica {id} made");
+            println!("next            mainstay-coordinator run --data-dir {}", config.data_dir.display());
             Ok(())
         }
         Verb::Run { args, config } => serve(args, config),

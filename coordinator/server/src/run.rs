@@ -2,22 +2,32 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use mainstay_common::{
-    ExitCode, Failure,
+    ClusterId, ExitCode, Failure,
     process::{data_dir::DataDir, http, ready, shutdown::CancellationToken},
 };
 use mainstay_proto::v1 as pb;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+use rustls::ServerConfig;
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, oneshot},
+    task::JoinSet,
+};
 
 use crate::{
     admin_socket,
+    announce::Announcement,
     api::{AdminService, EnrolService, OperatorService, Shared, ViewerService},
     config::ServeConfig,
     gate::{self, AuthoriseLayer, Budget, Gate, Refusals, Renewals},
     identity::{self, Authority, Holders, Opener, OwnFiles},
     ingest::{AgentService, View},
-    leader::ControlLoop,
+    joined::Joined,
+    leader::{ControlLoop, Membership},
     log::{self, Log},
+    peers::{MAX_FRAMES_BYTES, Network, Own, ReplicaService},
+    raft::Peers,
     receivers::{Client, Limits, system_roots},
 };
 
@@ -30,6 +40,8 @@ const MAX_PROBE_BYTES: usize = 4 * 1024;
 /// Largest message from a person.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
+/// Between the last answers and the end of the connections.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How long parts may take to end: SIGTERM ends the whole within 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -58,28 +70,71 @@ pub async fn run(
     // Addresses first: a replica that cannot serve begins no term.
     let listener = http::listen(config.listen, "--listen").await?;
     let http_listener = http::listen(config.http, "--http").await?;
+    let peer_listener = http::listen(config.peer_listen, "--peer-listen").await?;
     let addresses = (local(&listener)?, local(&http_listener)?);
-    let (log, running) = Log::start(&dir)?;
-    let about = log.read().cluster.about().clone();
     let dir = Arc::new(dir);
+    let joined = Joined::read(&dir)?;
+    let own = Own {
+        identity: log::identity(&dir)?,
+        address: config.peer_advertise.clone().unwrap_or_else(|| joined.peer_address.clone()).into(),
+        tls: Arc::new(ArcSwap::new(identity::client_of_files(&dir))),
+    };
+    let (cluster_id, client) = (own.identity.cluster.clone(), Arc::clone(&own.tls));
+    let (network, fetches) = Network::new(own, joined.contacts());
+    let peers: Arc<dyn Peers> = Arc::<Network>::clone(&network);
+    let (log, running) = Log::start(&dir, peers)?;
+    let shared_stop = stop.child_token();
+    let mut tasks = JoinSet::new();
+    let refusals = Arc::new(Refusals::default());
+    tasks.spawn(Arc::clone(&network).keep(log.raft().clone(), fetches, shared_stop.clone()));
+    let mut peer_door = Some(PeerDoor {
+        listener: peer_listener,
+        cluster: cluster_id,
+        log: log.clone(),
+        network: Arc::clone(&network),
+        dir: Arc::clone(&dir),
+        refusals: Arc::clone(&refusals),
+        stop: shared_stop.clone(),
+    });
+    let mut server = None;
+    if log.read().cluster.is_blank() {
+        // It joined and knows nothing yet: the leader tells it, over the peers' port alone.
+        let shown = Arc::new(ArcSwap::new(identity::server_of_files(&dir)?));
+        server = Some(Arc::clone(&shown));
+        if let Some(door) = peer_door.take() {
+            door.open(shown, &mut tasks);
+        }
+        tracing::info!(replica = %log.replica(), "waiting for the leader to tell what the cluster knows");
+        let mut state = log.watch();
+        tokio::select! {
+            () = async { drop(state.wait_for(|state| !state.cluster.is_blank()).await) } => {}
+            failure = ended(&log, &network) => return Err(failure),
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+    let about = log.read().cluster.about().clone();
     identity::adopt_plain_key(&dir, &log).await?;
     let opener = Opener::read(&dir);
     let ca = Arc::new(Authority::new(about.id.clone(), log.watch(), opener, config.lives));
     if let Err(error) = ca.issuing() {
         tracing::warn!(%error, "this replica serves, and signs nothing until that is put right");
     }
-    let own_files = OwnFiles::open(Arc::clone(&dir), Arc::clone(&ca), log.clone())?;
+    let own_files = OwnFiles::open(Arc::clone(&dir), Arc::clone(&ca), log.clone(), server, client)?;
+    if let Some(door) = peer_door.take() {
+        door.open(own_files.tls(), &mut tasks);
+    }
     let cluster = about.name.clone();
-
-    let shared_stop = stop.child_token();
-    let mut tasks = JoinSet::new();
     let (view, view_task) = View::start(shared_stop.clone());
     tasks.spawn(view_task);
-    let addresses_told: Arc<[String]> = if config.announce_listen {
-        Arc::new([addresses.0.to_string()])
-    } else {
-        log.read().cluster.replicas().map(|(_, replica)| replica.address.clone()).collect()
+    let membership = Arc::<Mutex<()>>::default();
+    tasks.spawn(Membership { log: log.clone(), alone: Arc::clone(&membership) }.run(shared_stop.clone()));
+    let announcement = Announcement {
+        log: log.clone(),
+        address: config.advertise.clone(),
+        peer_address: config.peer_advertise.clone(),
+        key: identity::key_of_files(&dir),
     };
+    tasks.spawn(announcement.make(shared_stop.clone()));
     let (renewals, renewed) = Renewals::channel();
     let (holders, noting) = Holders::start(log.clone(), shared_stop.clone());
     tasks.spawn(noting);
@@ -89,13 +144,14 @@ pub async fn run(
         ca,
         cluster: about.name.into(),
         cluster_id: about.id.clone(),
-        addresses: addresses_told,
+        announced: config.announce_listen.then(|| addresses.0.to_string().into()),
+        network: Arc::clone(&network),
+        membership,
         holders: holders.clone(),
         renewals,
         data_dir: dir.path().into(),
     };
     shared.view.sessions.expect(log.read().nodes.members().count());
-    let refusals = Arc::new(Refusals::default());
     let gate = Gate {
         listener,
         tls: own_files.tls(),
@@ -152,17 +208,27 @@ pub async fn run(
         .add_service(reflection()?.max_decoding_message_size(MAX_PROBE_BYTES));
     let (listen, http) = addresses;
     tracing::info!(%listen, %http, cluster, version = crate::VERSION, "serving");
-    ready::ready();
-    // Whoever waited for this may have gone.
-    drop(started.send(Started { listen, http, cluster }));
+    let mut leader = log.raft().known_leader();
+    tasks.spawn(async move {
+        // A replica that knows no leader serves stale answers, and is not ready.
+        if leader.wait_for(Option::is_some).await.is_ok() {
+            ready::ready();
+            // Whoever waited for this may have gone.
+            drop(started.send(Started { listen, http, cluster }));
+        }
+    });
 
     // Long streams never end by themselves: the server is dropped with them when it is told to stop.
     let served = tokio::select! {
         served = router.serve_with_incoming(incoming) => served.map_err(|error| {
             Failure::new(ExitCode::Failed, "the server ended", error.to_string(), "start it again")
         }),
-        failure = log.failed() => Err(failure),
-        () = stop.cancelled() => Ok(()),
+        failure = ended(&log, &network) => Err(failure),
+        () = async {
+            stop.cancelled().await;
+            ready::stopping();
+            give_way(&log).await;
+        } => Ok(()),
     };
     ready::stopping();
     shared_stop.cancel();
@@ -176,6 +242,73 @@ pub async fn run(
     }
     tracing::info!("stopped");
     served
+}
+
+/// Another replica leads before this one goes, so that nobody waits for an election; what was asked meanwhile is still
+/// answered.
+async fn give_way(log: &Log) {
+    if log.leads() && log.raft().members().borrow().voters.len() > 1 {
+        match log.hand_over(None).await {
+            Some(number) => tracing::info!(leader = %mainstay_core::cluster::numbered(number), "gave leadership away"),
+            None => tracing::warn!("no other replica took leadership over in time"),
+        }
+        tokio::time::sleep(LAST_ANSWERS).await;
+    }
+}
+
+/// What the process has to end with by itself.
+async fn ended(log: &Log, network: &Network) -> Failure {
+    tokio::select! {
+        failure = log.failed() => failure,
+        why = network.removed() => Failure::new(
+            ExitCode::Denied,
+            format!("replica {} was removed from the cluster", log.replica()),
+            why,
+            "to bring this machine back: mainstay cluster add, and mainstay-coordinator join with a new --data-dir",
+        ),
+    }
+}
+
+/// The port for replicas.
+struct PeerDoor {
+    listener: TcpListener,
+    cluster: ClusterId,
+    log: Log,
+    network: Arc<Network>,
+    dir: Arc<DataDir>,
+    refusals: Arc<Refusals>,
+    stop: CancellationToken,
+}
+
+impl PeerDoor {
+    /// Serves it in tasks of their own until `stop`.
+    fn open(self, tls: Arc<ArcSwap<ServerConfig>>, tasks: &mut JoinSet<()>) {
+        let Self { listener, cluster, log, network, dir, refusals, stop } = self;
+        let (_, renewed) = Renewals::channel();
+        let gate = Gate {
+            listener,
+            tls,
+            cluster,
+            state: log.watch(),
+            refusals: Arc::clone(&refusals),
+            budget: Budget::of_peers(),
+            renewed,
+            stop: stop.clone(),
+        };
+        let (incoming, _, accepting) = gate.open();
+        tasks.spawn(accepting);
+        let service = ReplicaService { network, log: log.raft().clone(), dir };
+        let service = pb::replica_server::ReplicaServer::new(service).max_decoding_message_size(MAX_FRAMES_BYTES);
+        let router = gate::peer_server().layer(AuthoriseLayer::new(log, refusals)).add_service(service);
+        tasks.spawn(async move {
+            tokio::select! {
+                served = router.serve_with_incoming(incoming) => if let Err(error) = served {
+                    tracing::error!(%error, "the server for replicas ended");
+                },
+                () = stop.cancelled() => {}
+            }
+        });
+    }
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, Failure> {

@@ -33,7 +33,8 @@ pub(super) fn make_cluster(folder: &Path) -> Result<bool, Failure> {
     if mainstay_coordinator::holds_cluster(&data_dir) {
         return Ok(false);
     }
-    init(&InitConfig { data_dir, cluster: "dev".into(), advertise: format!("127.0.0.1:{LISTEN_PORT}") })?;
+    let advertise = format!("127.0.0.1:{LISTEN_PORT}");
+    init(&InitConfig { data_dir, cluster: "dev".into(), advertise, peer_advertise: None })?;
     Ok(true)
 }
 

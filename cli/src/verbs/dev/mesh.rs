@@ -135,6 +135,10 @@ async fn serve(
     let config = ServeConfig {
         data_dir: folder.join("coordinator"),
         listen: place(LISTEN_PORT),
+        // Nobody else is there to dial it.
+        peer_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        advertise: None,
+        peer_advertise: None,
         http: args.http.unwrap_or_else(|| place(HTTP_PORT)),
         announce_listen: true,
         lives: Lives::default(),

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::Timestamp;
 
+/// What HTTP wants to hear; who answers is TLS's to say.
+const ORIGIN: &str = "http://coordinator.mainstay.internal";
+
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
@@ -176,7 +179,35 @@ pub async fn watched_channel(stream: TlsStream<TcpStream>) -> Result<(Channel, V
     Ok((channel, verdict))
 }
 
+/// A channel between replicas: whoever is silent for 3 s is gone, and much may be on its way.
+///
+/// # Errors
+/// As for [`channel`].
+pub async fn peer_channel(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_static(ORIGIN)
+        .initial_stream_window_size(2 * 1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_while_idle(true);
+    connect_over(endpoint, stream).await
+}
+
 async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let endpoint = Endpoint::from_static(ORIGIN)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(256 * 1024)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    connect_over(endpoint, stream).await
+}
+
+/// One connection is all that the channel ever has.
+async fn connect_over<S>(endpoint: Endpoint, stream: S) -> Result<Channel, tonic::transport::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -185,14 +216,7 @@ where
         let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
         async move { stream }
     });
-    Endpoint::from_static("http://coordinator.mainstay.internal")
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(256 * 1024)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .connect_with_connector(connector)
-        .await
+    endpoint.connect_with_connector(connector).await
 }
 
 /// Finds the reason in a failed call: in TLS 1.3 a refused certificate arrives here, deep in the chain of causes.

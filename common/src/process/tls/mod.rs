@@ -6,7 +6,7 @@ mod pin;
 mod verdict;
 
 pub use certificate::{Certificate, Credentials, Rejected, issuer_of, new_key, pins_of, signing_request, spki_sha256};
-pub use dial::{DialError, anonymous_config, channel, client_config, dial, explain, watched_channel};
+pub use dial::{DialError, anonymous_config, channel, client_config, dial, explain, peer_channel, watched_channel};
 pub use pin::pinned_config;
 pub use verdict::Verdict;
 

@@ -41,7 +41,9 @@ impl AdminService {
 fn actor<T>(request: &Request<T>) -> Result<UserName, Status> {
     match caller(request)? {
         Caller::User(_, name, _) => Ok(name),
-        Caller::Anonymous | Caller::Agent(..) => Err(Status::internal("the gate let somebody else in")),
+        Caller::Anonymous | Caller::Agent(..) | Caller::Replica(..) => {
+            Err(Status::internal("the gate let somebody else in"))
+        }
     }
 }
 
@@ -101,10 +103,10 @@ impl pb::admin_server::Admin for AdminService {
 
     async fn list_tokens(
         &self,
-        _request: Request<pb::ListTokensRequest>,
+        request: Request<pb::ListTokensRequest>,
     ) -> Result<Response<pb::ListTokensResponse>, Status> {
         let now = now();
-        let state = self.0.log.read();
+        let state = self.0.state(&request).await?;
         let rows = state.tokens.iter().map(|(id, token)| pb::TokenRow {
             id: id.to_string(),
             role: token.role().as_str().into(),
@@ -122,9 +124,10 @@ impl pb::admin_server::Admin for AdminService {
         request: Request<pb::RevokeTokenRequest>,
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
         let (by, user) = (super::by(&request)?, actor(&request)?);
+        let state = self.0.state(&request).await?;
         let asked = request.into_inner().id;
         let id: TokenId = asked.parse().map_err(|_| failure::token_unknown(&asked))?;
-        if !self.0.log.read().tokens.iter().any(|(there, _)| *there == id) {
+        if !state.tokens.iter().any(|(there, _)| *there == id) {
             return Err(failure::token_unknown(&asked));
         }
         self.propose(by, Command::Token(token::Command::Revoke(id.clone()))).await?;
@@ -159,16 +162,16 @@ impl pb::admin_server::Admin for AdminService {
             cluster: self.0.cluster.to_string(),
             certificate,
             ca: self.0.ca.bundle(),
-            addresses: self.0.addresses.to_vec(),
+            addresses: self.0.addresses(),
             expires_at_ms: expires_at,
         }))
     }
 
     async fn list_users(
         &self,
-        _request: Request<pb::ListUsersRequest>,
+        request: Request<pb::ListUsersRequest>,
     ) -> Result<Response<pb::ListUsersResponse>, Status> {
-        let state = self.0.log.read();
+        let state = self.0.state(&request).await?;
         let rows = state.users.iter().map(|(name, user)| pb::UserRow {
             name: name.to_string(),
             role: user.role.to_string(),
@@ -206,9 +209,9 @@ impl pb::admin_server::Admin for AdminService {
 
     async fn declare(&self, request: Request<pb::DeclareRequest>) -> Result<Response<pb::DeclareResponse>, Status> {
         let (by, user) = (super::by(&request)?, actor(&request)?);
+        let state = self.0.state(&request).await?;
         let asked = request.into_inner();
         let wished = convert::declare::wished(&asked)?;
-        let state = self.0.log.read();
         if asked.revision.is_some_and(|revision| revision != state.declared_at) {
             return Err(failure::declarations_changed(
                 "somebody else declared something since the difference was shown",
@@ -230,5 +233,25 @@ impl pb::admin_server::Admin for AdminService {
     async fn rotate_ca(&self, request: Request<pb::RotateCaRequest>) -> Result<Response<pb::RotateCaResponse>, Status> {
         let by = super::by(&request)?;
         Ok(Response::new(super::ca::rotate(&self.0, by, &request.into_inner()).await?))
+    }
+
+    async fn remove_replica(
+        &self,
+        request: Request<pb::RemoveReplicaRequest>,
+    ) -> Result<Response<pb::RemoveReplicaResponse>, Status> {
+        let (by, user) = (super::by(&request)?, actor(&request)?);
+        let removed = super::cluster::remove(&self.0, by, &request.into_inner().replica).await?;
+        tracing::info!(replica = %removed, %user, "replica removed");
+        Ok(Response::new(pb::RemoveReplicaResponse { replica: removed.to_string() }))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<pb::TransferLeadershipRequest>,
+    ) -> Result<Response<pb::TransferLeadershipResponse>, Status> {
+        let user = actor(&request)?;
+        let leads = super::cluster::transfer(&self.0, &request.into_inner().replica).await?;
+        tracing::info!(to = %leads, %user, "leadership was transferred");
+        Ok(Response::new(pb::TransferLeadershipResponse { replica: leads.to_string() }))
     }
 }

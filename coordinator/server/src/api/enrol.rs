@@ -1,12 +1,12 @@
 //! The one door without a certificate.
 
 use mainstay_common::{
-    NodeId, TokenId,
+    NodeId, ReplicaId, TokenId,
     identity::Subject,
     process::{now, tls::Certificate},
     token::Secret,
 };
-use mainstay_core::{Actor, Command, Consequence, KeyFingerprint, ca, node, token};
+use mainstay_core::{Actor, Command, Consequence, KeyFingerprint, ca, cluster, node, token};
 use mainstay_proto::v1 as pb;
 use tonic::{Request, Response, Status};
 
@@ -49,7 +49,7 @@ impl pb::enrol_server::Enrol for EnrolService {
             cluster: self.0.cluster.to_string(),
             certificate,
             ca: self.0.ca.bundle(),
-            addresses: self.0.addresses.to_vec(),
+            addresses: self.0.addresses(),
             sent_at_ms: now().0,
         }))
     }
@@ -65,13 +65,62 @@ impl pb::enrol_server::Enrol for EnrolService {
         Ok(Response::new(pb::ReenrolResponse {
             certificate,
             ca: self.0.ca.bundle(),
-            addresses: self.0.addresses.to_vec(),
+            addresses: self.0.addresses(),
             sent_at_ms: now().0,
+        }))
+    }
+
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        let origin = super::from(&request);
+        let asked = request.into_inner();
+        let signing = identity::Request::from_der(&asked.csr).map_err(|error| failure::unsigned(&error))?;
+        let token: TokenId = asked.token_id.parse().map_err(|error| failure::invalid_name(&error))?;
+        let secret =
+            asked.secret.try_into().map_err(|_| failure::invalid("not a token", "its secret has 16 bytes", ""))?;
+        // Where nothing can be signed, no use is taken.
+        self.0.ca.issuing().map_err(|error| failure::unsigned(&error))?;
+        let join = token::Join {
+            token: token.clone(),
+            secret_sha256: KeyFingerprint(Secret(secret).sha256()),
+            key: signing.key(),
+            address: asked.address,
+            peer_address: asked.peer_address,
+        };
+        let id = self.take_in(By { actor: Actor::Token(token.clone()), from: origin }, join).await?;
+        let subject = Subject::Replica(id.clone());
+        let certificate = self.0.ca.sign_joined(&signing, subject, now()).map_err(|error| failure::unsigned(&error))?;
+        tracing::info!(replica = %id, %token, "replica joined");
+        let state = self.0.log.read();
+        let others = state.cluster.replicas().filter(|(other, _)| **other != id);
+        let contact = |(id, replica): (&ReplicaId, &cluster::Replica)| {
+            Some(pb::ReplicaContact { id: id.to_string(), peer_address: replica.peer_address.clone()? })
+        };
+        Ok(Response::new(pb::JoinResponse {
+            cluster_id: self.0.cluster_id.to_string(),
+            cluster: self.0.cluster.to_string(),
+            generation: state.cluster.about().generation,
+            replica: id.to_string(),
+            certificate,
+            ca: self.0.ca.bundle(),
+            replicas: others.filter_map(contact).collect(),
         }))
     }
 }
 
 impl EnrolService {
+    /// The state gives the id; who asks again with the same key has it already.
+    async fn take_in(&self, by: By, join: token::Join) -> Result<ReplicaId, Status> {
+        let (log, token) = (&self.0.log, join.token.clone());
+        match log.propose(by, Command::Token(token::Command::Join(join))).await {
+            Ok(Consequence::Token(token::Consequence::Joined(id))) => Ok(id),
+            Ok(_) => Err(Status::internal("a join takes somebody in")),
+            Err(error) => {
+                tracing::warn!(%token, %error, "join refused");
+                Err(failure::proposal(&error, &log.read()))
+            }
+        }
+    }
+
     /// What is cheap to look at comes first: anybody may ask.
     fn come_back(&self, asked: &pb::ReenrolRequest) -> Result<(NodeId, String), Status> {
         let shown = Certificate::from_der(&asked.certificate).map_err(|error| {

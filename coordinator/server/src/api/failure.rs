@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mainstay_common::{InvalidName, NodeId, Timestamp, UserName, process::config::nearest};
+use mainstay_common::{InvalidName, NodeId, ReplicaId, Timestamp, UserName, process::config::nearest};
 use mainstay_core::{Rejected, State, ca, cluster, declare, node, notify, request, token, user};
 use tonic::{Code, Status};
 
@@ -39,6 +39,44 @@ pub(crate) fn node_removed(id: &NodeId) -> Status {
         format!("an administrator removed {id}"),
         "mainstay-agent enroll with a fresh token, in a new data directory",
     )
+}
+
+/// The first line of the refusal that ends a replica: gRPC code `PermissionDenied` and this message.
+pub(crate) const REPLICA_REMOVED: &str = "replica removed";
+
+/// A replica that was removed: it ends.
+pub(crate) fn replica_removed(id: &ReplicaId) -> Status {
+    status(
+        Code::PermissionDenied,
+        REPLICA_REMOVED,
+        format!("an administrator removed {id}"),
+        "mainstay cluster add, and mainstay-coordinator join with a new data directory",
+    )
+}
+
+/// A replica that speaks with a key which is not the one it joined with.
+pub(crate) fn other_replica_key(id: &ReplicaId) -> Status {
+    status(
+        Code::PermissionDenied,
+        format!("{id} joined with another key"),
+        "another machine has that id, or its replica.key was lost",
+        "mainstay cluster remove it, and join anew with a new data directory",
+    )
+}
+
+/// A replica that this one does not know (yet): it tries again, for ever.
+pub(crate) fn replica_unknown_here(id: &ReplicaId) -> Status {
+    status(Code::Unavailable, format!("replica {id} is not known here yet"), "this replica has no record of it", "wait")
+}
+
+/// A replica whose greeting does not fit.
+pub(crate) fn unwelcome(id: &ReplicaId, why: &dyn std::fmt::Display) -> Status {
+    status(Code::FailedPrecondition, format!("{id} is not listened to"), why.to_string(), "mainstay cluster status")
+}
+
+/// A checkpoint that is not there any more.
+pub(crate) fn checkpoint_gone(index: u64, error: &std::io::Error) -> Status {
+    status(Code::NotFound, format!("the checkpoint at {index} is gone"), error.to_string(), "the leader offers another")
 }
 
 /// An agent that speaks with a key which is not its node's.
@@ -130,8 +168,71 @@ pub(crate) fn no_such_service(path: &str) -> Status {
 pub(crate) fn proposal(error: &ProposeError, state: &State) -> Status {
     match error {
         ProposeError::Rejected(rejected) => refused(rejected, state),
+        ProposeError::Log(raft::ProposeError::NotLeader(leader)) => not_leader(*leader, state),
         ProposeError::Log(error) => not_taken(error),
     }
+}
+
+/// Where the caller finds the leader's address, host:port.
+pub(crate) const LEADER: &str = "mainstay-leader";
+/// Set where nothing changed, and the same in a moment may succeed, here or elsewhere.
+pub(crate) const AGAIN: &str = "mainstay-again";
+
+/// Somebody else leads, or nobody does yet.
+pub(crate) fn not_leader(leader: Option<u64>, state: &State) -> Status {
+    let known = leader.map(cluster::numbered).and_then(|id| Some((state.cluster.replica(&id)?.address.clone(), id)));
+    let Some((address, id)) = known else {
+        let why = "the replicas are choosing a leader, or too few of them are there to have one";
+        return again(status(
+            Code::Unavailable,
+            "no replica leads now",
+            why,
+            "try again; mainstay cluster status --stale",
+        ));
+    };
+    let try_next = format!("--coordinator {address}, or leave --coordinator out");
+    let mut status =
+        status(Code::FailedPrecondition, "this replica does not lead", format!("{id} does, at {address}"), try_next);
+    if let Ok(address) = address.parse() {
+        status.metadata_mut().insert(LEADER, address);
+    }
+    status
+}
+
+/// Nobody can say what is true now.
+pub(crate) fn not_readable(error: raft::ReadError) -> Status {
+    let why = "this replica cannot ask a leader what is committed";
+    again(status(Code::Unavailable, error.to_string(), why, "try again; or take this replica's own view: --stale"))
+}
+
+/// A change of members that did not come about; `id` is whose.
+pub(crate) fn change(error: &raft::ChangeError, id: &ReplicaId) -> Status {
+    match error {
+        raft::ChangeError::Refused(why) => {
+            status(Code::FailedPrecondition, format!("{id} stays as it is"), why.to_string(), "mainstay cluster status")
+        }
+        raft::ChangeError::Unknown => {
+            status(Code::Unknown, "the outcome is unknown", error.to_string(), "mainstay cluster status tells")
+        }
+    }
+}
+
+/// A replica that nobody knows.
+pub(crate) fn replica_unknown(name: &str, state: &State) -> Status {
+    let known = state.cluster.replicas().map(|(id, replica)| format!("{id} at {}", replica.address));
+    let why = format!("there are {}", known.collect::<Vec<_>>().join(", "));
+    status(Code::NotFound, format!("replica {name:?} is unknown"), why, "mainstay cluster status")
+}
+
+/// Leadership did not go over in time.
+pub(crate) fn not_transferred() -> Status {
+    let why = "no replica that could lead took over within 2s";
+    status(Code::FailedPrecondition, "leadership stays where it is", why, "mainstay cluster status")
+}
+
+fn again(mut status: Status) -> Status {
+    status.metadata_mut().insert(AGAIN, tonic::metadata::MetadataValue::from_static("1"));
+    status
 }
 
 /// What the log says of a proposal that it did not take, or whose fate is not known.
@@ -145,8 +246,8 @@ fn not_taken(error: &raft::ProposeError) -> Status {
         }
         E::TooLarge { .. } => status(Code::InvalidArgument, "that is too much for one decision", why, "ask for less"),
         E::Broken(_) | E::Unknown => status(Code::Unknown, "the outcome is unknown", why, "ask again by name"),
-        E::NotLeader(_) => status(Code::Unavailable, "this replica does not lead", why, "ask the leader"),
-        E::Ending => status(Code::Unavailable, "the replica is ending", why, "try again"),
+        E::NotLeader(_) => again(status(Code::Unavailable, "this replica does not lead", why, "ask the leader")),
+        E::Ending => again(status(Code::Unavailable, "the replica is ending", why, "try again")),
     }
 }
 

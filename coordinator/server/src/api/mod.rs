@@ -2,6 +2,7 @@
 
 mod admin;
 pub(crate) mod ca;
+mod cluster;
 mod convert;
 mod enrol;
 pub(crate) mod failure;
@@ -15,16 +16,17 @@ pub(crate) use viewer::ViewerService;
 
 use std::{path::Path, sync::Arc};
 
-use mainstay_common::ClusterId;
+use mainstay_common::{ClusterId, ReplicaId};
+use mainstay_core::{Actor, Origin, State};
+use tokio::sync::Mutex;
 use tonic::{Request, Status};
-
-use mainstay_core::{Actor, Origin};
 
 use crate::{
     gate::{Caller, Peer, Renewals},
     identity::{Authority, Holders},
     ingest::View,
     log::{By, Log},
+    peers::Network,
 };
 
 /// What every service is given.
@@ -35,13 +37,47 @@ pub(crate) struct Shared {
     pub(crate) ca: Arc<Authority>,
     pub(crate) cluster: Arc<str>,
     pub(crate) cluster_id: ClusterId,
-    pub(crate) addresses: Arc<[String]>,
+    /// What agents and operators dial here, where that is not what the state says: for `mainstay dev`.
+    pub(crate) announced: Option<Arc<str>>,
+    /// The links to other replicas.
+    pub(crate) network: Arc<Network>,
+    /// Held by whoever changes who decides.
+    pub(crate) membership: Arc<Mutex<()>>,
     /// Where holders of certificates are noted.
     pub(crate) holders: Holders,
     /// Tells the gate of certificates that were renewed on a connection that stands.
     pub(crate) renewals: Renewals,
     /// Where the audit trail lies.
     pub(crate) data_dir: Arc<Path>,
+}
+
+impl Shared {
+    /// What agents and operators dial: every replica's address.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let state = self.log.read();
+        state.cluster.replicas().map(|(id, replica)| self.address_of(id, replica)).collect()
+    }
+
+    fn address_of(&self, id: &ReplicaId, replica: &mainstay_core::cluster::Replica) -> String {
+        let announced = self.announced.as_ref().filter(|_| id == self.log.replica());
+        announced.map_or_else(|| replica.address.clone(), ToString::to_string)
+    }
+
+    /// The state to answer from: with all in it that anybody was answered before, unless the caller asks for this
+    /// replica's own view.
+    pub(crate) async fn state<T>(&self, request: &Request<T>) -> Result<Arc<State>, Status> {
+        if is_stale(request) {
+            return Ok(self.log.read());
+        }
+        self.log.read_now().await.map_err(failure::not_readable)
+    }
+}
+
+/// Set by callers who take a replica's own view.
+const STALE: &str = "mainstay-stale";
+
+fn is_stale<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(STALE)
 }
 
 /// Who calls, as the gate found out.
@@ -54,7 +90,7 @@ pub(crate) fn by<T>(request: &Request<T>) -> Result<By, Status> {
     let actor = match caller(request)? {
         Caller::User(role, name, _) => Actor::Human(name, role),
         Caller::Agent(node, _) => Actor::Agent(node),
-        Caller::Anonymous => return Err(Status::internal("nobody may decide that")),
+        Caller::Anonymous | Caller::Replica(..) => return Err(Status::internal("nobody may decide that")),
     };
     Ok(By { actor, from: from(request) })
 }

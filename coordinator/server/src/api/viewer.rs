@@ -33,9 +33,13 @@ const MAX_AUDIT_LINES: u32 = 100_000;
 pub(crate) struct ViewerService(pub(crate) Shared);
 
 impl ViewerService {
-    fn reading(&self) -> convert::Reading {
-        convert::Reading { state: self.0.log.read(), live: self.0.view.read(), now: now() }
+    async fn reading<T: Sync>(&self, request: &Request<T>) -> Result<convert::Reading, Status> {
+        Ok(convert::Reading { state: self.0.state(request).await?, live: self.0.view.read(), now: now() })
     }
+}
+
+fn replica(row: pb::ReplicaStanding) -> pb::ReplicaRow {
+    pb::ReplicaRow { id: row.replica, address: row.address, role: row.role, healthy: row.healthy }
 }
 
 fn person<T>(
@@ -43,7 +47,9 @@ fn person<T>(
 ) -> Result<(HumanRole, mainstay_common::UserName, mainstay_core::KeyFingerprint), Status> {
     match caller(request)? {
         Caller::User(role, name, key) => Ok((role, name, key)),
-        Caller::Anonymous | Caller::Agent(..) => Err(Status::internal("the gate let somebody else in")),
+        Caller::Anonymous | Caller::Agent(..) | Caller::Replica(..) => {
+            Err(Status::internal("the gate let somebody else in"))
+        }
     }
 }
 
@@ -51,30 +57,27 @@ fn person<T>(
 impl pb::viewer_server::Viewer for ViewerService {
     async fn get_status(
         &self,
-        _request: Request<pb::GetStatusRequest>,
+        request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let reading = self.reading();
+        let reading = self.reading(&request).await?;
         let mut status = convert::status(&reading);
         status.cluster = self.0.cluster.to_string();
         status.version = VERSION.into();
-        status.replicas = vec![pb::ReplicaRow {
-            id: self.0.log.replica().to_string(),
-            address: self.0.addresses.first().cloned().unwrap_or_default(),
-            role: "leader".into(),
-            healthy: true,
-        }];
+        let standing = self.0.log.raft().status().await;
+        let rows = standing.map_or_else(Vec::new, |standing| super::cluster::rows(&self.0, &reading.state, &standing));
+        status.replicas = rows.into_iter().map(replica).collect();
         Ok(Response::new(status))
     }
 
     async fn list_nodes(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListNodesResponse>, Status> {
-        let (reading, filter) = (self.reading(), request.into_inner());
+        let (reading, filter) = (self.reading(&request).await?, request.into_inner());
         let rows =
             reading.nodes(&filter.node)?.map(|(id, node, view)| convert::node(&reading, id, node, view)).collect();
         Ok(Response::new(pb::ListNodesResponse { rows }))
     }
 
     async fn get_node(&self, request: Request<pb::GetNodeRequest>) -> Result<Response<pb::GetNodeResponse>, Status> {
-        let (reading, name) = (self.reading(), request.into_inner().name);
+        let (reading, name) = (self.reading(&request).await?, request.into_inner().name);
         let unknown = || failure::node_unknown(&name, &reading.state);
         let id: NodeId = name.parse().map_err(|_| unknown())?;
         let node = reading.state.nodes.member(&id).ok_or_else(unknown)?;
@@ -82,7 +85,7 @@ impl pb::viewer_server::Viewer for ViewerService {
     }
 
     async fn list_disks(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListDisksResponse>, Status> {
-        let (reading, filter) = (self.reading(), request.into_inner());
+        let (reading, filter) = (self.reading(&request).await?, request.into_inner());
         let mut rows = Vec::new();
         for at in reading.seen_nodes(&filter.node)? {
             rows.extend(
@@ -93,7 +96,7 @@ impl pb::viewer_server::Viewer for ViewerService {
     }
 
     async fn list_mounts(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListMountsResponse>, Status> {
-        let (reading, filter) = (self.reading(), request.into_inner());
+        let (reading, filter) = (self.reading(&request).await?, request.into_inner());
         let mut rows = Vec::new();
         for at in reading.seen_nodes(&filter.node)? {
             rows.extend(
@@ -108,7 +111,7 @@ impl pb::viewer_server::Viewer for ViewerService {
         &self,
         request: Request<pb::ListRequest>,
     ) -> Result<Response<pb::ListVolumesResponse>, Status> {
-        let (reading, filter) = (self.reading(), request.into_inner());
+        let (reading, filter) = (self.reading(&request).await?, request.into_inner());
         let (mut rows, mut unknown) = (Vec::new(), Vec::new());
         for at in reading.seen_nodes(&filter.node)? {
             unknown.extend(convert::engine_unknown(&at));
@@ -124,7 +127,7 @@ impl pb::viewer_server::Viewer for ViewerService {
         &self,
         request: Request<pb::ListRequest>,
     ) -> Result<Response<pb::ListContainersResponse>, Status> {
-        let (reading, filter) = (self.reading(), request.into_inner());
+        let (reading, filter) = (self.reading(&request).await?, request.into_inner());
         let (mut rows, mut unknown) = (Vec::new(), Vec::new());
         for at in reading.seen_nodes(&filter.node)? {
             unknown.extend(convert::engine_unknown(&at));
@@ -139,7 +142,7 @@ impl pb::viewer_server::Viewer for ViewerService {
         &self,
         request: Request<pb::ListAlertsRequest>,
     ) -> Result<Response<pb::ListAlertsResponse>, Status> {
-        let (reading, filter) = (self.reading(), request.into_inner());
+        let (reading, filter) = (self.reading(&request).await?, request.into_inner());
         let alerts = &reading.state.alerts;
         let means = |pattern: &str, text: &str| pattern.is_empty() || glob_match::glob_match(pattern, text);
         let wanted = |id: &AlertId| means(&filter.node, id.node.as_str()) && means(&filter.rule, id.rule.as_str());
@@ -150,7 +153,7 @@ impl pb::viewer_server::Viewer for ViewerService {
     }
 
     async fn get_alert(&self, request: Request<pb::GetAlertRequest>) -> Result<Response<pb::GetAlertResponse>, Status> {
-        let (reading, asked) = (self.reading(), request.into_inner().id);
+        let (reading, asked) = (self.reading(&request).await?, request.into_inner().id);
         let alerts = &reading.state.alerts;
         let open = alerts.open().find(|(id, _)| id.to_string() == asked);
         let over = || alerts.resolved().filter(|(id, _)| id.to_string() == asked).max_by_key(|(_, over)| over.at);
@@ -167,16 +170,16 @@ impl pb::viewer_server::Viewer for ViewerService {
 
     async fn list_rules(
         &self,
-        _request: Request<pb::ListRulesRequest>,
+        request: Request<pb::ListRulesRequest>,
     ) -> Result<Response<pb::ListRulesResponse>, Status> {
-        Ok(Response::new(pb::ListRulesResponse { rows: alert::rules(&self.reading()) }))
+        Ok(Response::new(pb::ListRulesResponse { rows: alert::rules(&self.reading(&request).await?) }))
     }
 
     async fn list_receivers(
         &self,
-        _request: Request<pb::ListReceiversRequest>,
+        request: Request<pb::ListReceiversRequest>,
     ) -> Result<Response<pb::ListReceiversResponse>, Status> {
-        let reading = self.reading();
+        let reading = self.reading(&request).await?;
         let receivers = reading.state.notifications.receivers();
         let rows = receivers.map(|(name, it, standing)| alert::receiver(&reading, name, it, standing)).collect();
         Ok(Response::new(pb::ListReceiversResponse { rows }))
@@ -186,7 +189,7 @@ impl pb::viewer_server::Viewer for ViewerService {
         &self,
         request: Request<pb::GetDeliveryRequest>,
     ) -> Result<Response<pb::GetDeliveryResponse>, Status> {
-        let (reading, asked) = (self.reading(), request.into_inner());
+        let (reading, asked) = (self.reading(&request).await?, request.into_inner());
         let wanted = |id: &DeliveryId| id.receiver.as_str() == asked.receiver && id.to_string() == asked.id;
         let row = alert::deliveries(&reading, wanted).pop();
         row.map_or_else(
@@ -218,7 +221,7 @@ impl pb::viewer_server::Viewer for ViewerService {
         Ok(Response::new(pb::GetContextResponse {
             cluster: self.0.cluster.to_string(),
             cluster_id: self.0.cluster_id.to_string(),
-            addresses: self.0.addresses.to_vec(),
+            addresses: self.0.addresses(),
             name: name.to_string(),
             role: role.to_string(),
             ca: self.0.ca.bundle(),
@@ -238,6 +241,14 @@ impl pb::viewer_server::Viewer for ViewerService {
         super::ca::note_holder(&self.0, Holder::User(name.clone()));
         tracing::info!(user = %name, "certificate renewed");
         Ok(Response::new(pb::UserRenewResponse { certificate }))
+    }
+
+    async fn get_cluster(
+        &self,
+        request: Request<pb::GetClusterRequest>,
+    ) -> Result<Response<pb::GetClusterResponse>, Status> {
+        let rows = super::cluster::standing(&self.0, super::is_stale(&request)).await?;
+        Ok(Response::new(pb::GetClusterResponse { rows }))
     }
 
     async fn get_ca(&self, _request: Request<pb::GetCaRequest>) -> Result<Response<pb::GetCaResponse>, Status> {

@@ -9,7 +9,7 @@ use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use http_body_util::Limited;
 use mainstay_common::identity::{HumanRole, Subject};
-use mainstay_core::{KeyFingerprint, State, node};
+use mainstay_core::{KeyFingerprint, State, cluster, node};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -17,9 +17,9 @@ use tower_service::Service;
 use super::{Caller, Peer, Refusal, Refusals, limits::call_bytes};
 use crate::{api::failure, log::Log};
 
-/// The one call whose messages are large, and never end. One service has one limit for its messages: without this,
+/// The calls whose messages are large, and never end. One service has one limit for its messages: without this,
 /// every other call of an agent could hold as much.
-const SESSION: &str = "/mainstay.v1.Agent/Session";
+const ENDLESS: [&str; 2] = ["/mainstay.v1.Agent/Session", "/mainstay.v1.Replica/Talk"];
 
 /// Whom a service serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ enum Door {
     Agents,
     /// People of this role and up.
     People(HumanRole),
+    /// Replicas.
+    Replicas,
 }
 
 fn door(path: &str) -> Option<Door> {
@@ -42,6 +44,7 @@ fn door(path: &str) -> Option<Door> {
         "mainstay.v1.Agent" => Some(Door::Agents),
         "mainstay.v1.Viewer" => Some(Door::People(HumanRole::Viewer)),
         "mainstay.v1.Operator" => Some(Door::People(HumanRole::Operator)),
+        "mainstay.v1.Replica" => Some(Door::Replicas),
         "mainstay.v1.Admin" => Some(Door::People(HumanRole::Admin)),
         _ => None,
     }
@@ -66,7 +69,14 @@ pub(super) fn standing(subject: &Subject, key: KeyFingerprint, state: &State) ->
                 Err((Refusal::Revoked, failure::user_revoked(name)))
             }
         }
-        Subject::Replica(_) => Err((Refusal::Role, failure::role(&subject.to_string(), "of an agent or a person"))),
+        Subject::Replica(id) => match state.cluster.standing(id, key) {
+            // Who joined later than what is known here has the CA's word for it: without it a replica that lags could
+            // not be told of the others.
+            cluster::Standing::Member | cluster::Standing::Later => Ok(Caller::Replica(id.clone(), key)),
+            cluster::Standing::Removed => Err((Refusal::Removed, failure::replica_removed(id))),
+            cluster::Standing::OtherKey => Err((Refusal::OtherKey, failure::other_replica_key(id))),
+            cluster::Standing::Unknown => Err((Refusal::Unknown, failure::replica_unknown_here(id))),
+        },
     }
 }
 
@@ -84,9 +94,13 @@ fn admit(path: &str, peer: Option<&Peer>, state: &State) -> Result<Caller, (Refu
     match (door, &caller) {
         (Door::Anyone, _) => Ok(caller),
         (_, Caller::Anonymous) => Err((Refusal::Role, failure::no_certificate())),
-        (Door::Authenticated, _) | (Door::Agents, Caller::Agent(..)) => Ok(caller),
+        (Door::Authenticated, Caller::Replica(..)) => denied("of an agent or a person"),
+        (Door::Authenticated, _) | (Door::Agents, Caller::Agent(..)) | (Door::Replicas, Caller::Replica(..)) => {
+            Ok(caller)
+        }
         (Door::People(needs), Caller::User(role, ..)) if *role >= needs => Ok(caller),
-        (Door::Agents, Caller::User(..)) => denied("agent"),
+        (Door::Agents, _) => denied("agent"),
+        (Door::Replicas, _) => denied("replica"),
         (Door::People(needs), _) => denied(needs.as_str()),
     }
 }
@@ -136,7 +150,7 @@ where
         match admit(request.uri().path(), peer, &self.layer.log.read()) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
-                if request.uri().path() != SESSION {
+                if !ENDLESS.contains(&request.uri().path()) {
                     let limit = call_bytes(request.uri().path());
                     request = request.map(|body| Body::new(Limited::new(body, limit)));
                 }
@@ -184,7 +198,8 @@ mod tests {
             ("/mainstay.v1.Operator/LabelNode", "operator admin"),
             ("/mainstay.v1.Admin/CreateToken", "admin"),
             ("/mainstay.v1.Admin/RotateCa", "admin"),
-            ("/mainstay.v1.Replica/Append", ""),
+            ("/mainstay.v1.Replica/Talk", "replica"),
+            ("/mainstay.v1.Replica/FetchOpener", "replica"),
             ("/mainstay.v1.Admins/CreateToken", ""),
             ("mainstay.v1.Admin/CreateToken", ""),
         ];
@@ -200,7 +215,7 @@ mod tests {
     fn every_service_of_the_protos_has_a_door() {
         let files = prost_types::FileDescriptorSet::decode(mainstay_proto::DESCRIPTOR).unwrap();
         let services: Vec<_> = files.file.iter().flat_map(|file| &file.service).map(|service| service.name()).collect();
-        assert_eq!(services.len(), 5);
+        assert_eq!(services.len(), 6);
         for service in services {
             assert!(door(&format!("/mainstay.v1.{service}/X")).is_some(), "{service}");
         }
@@ -211,9 +226,11 @@ mod tests {
         let state = state();
         let agent = Subject::Agent("n1".parse().unwrap());
         let admin = Subject::User(HumanRole::Admin, "admin".parse().unwrap());
+        let replica = Subject::Replica("r1".parse().unwrap());
         for (subject, path, reason, code) in [
             (agent, "/mainstay.v1.Agent/Session", Refusal::OtherKey, Code::PermissionDenied),
             (admin, "/mainstay.v1.Admin/CreateToken", Refusal::Revoked, Code::Unauthenticated),
+            (replica, "/mainstay.v1.Replica/Talk", Refusal::OtherKey, Code::PermissionDenied),
         ] {
             let (refusal, status) = admit(path, Some(&peer(Some(subject), 2)), &state).unwrap_err();
             assert_eq!((refusal, status.code()), (reason, code));
@@ -241,6 +258,8 @@ mod tests {
         });
         let (now, key) = (Timestamp(0), KeyFingerprint([1; 32]));
         state.nodes.admit(now, &"n1".parse().unwrap(), key);
+        let advertise = cluster::Command::Advertise("r1".parse().unwrap(), "h:1".into(), None, Some(key));
+        state.cluster.apply(now, &advertise).unwrap();
         for role in [HumanRole::Viewer, HumanRole::Operator, HumanRole::Admin] {
             let user = user::User { role, key, added_at: now, added_by: "admin".parse().unwrap(), revoked_at: None };
             state.users.apply(now, &user::Command::Add(role.as_str().parse().unwrap(), user)).unwrap();

@@ -42,6 +42,8 @@ pub(super) const STRANGERS_EVERY: Duration = Duration::from_millis(5);
 pub(super) const STRANGERS_BURST: u32 = 1_000;
 /// Connections of one node: a session, a renewal, and what a broken network left behind.
 pub(super) const PER_NODE: usize = 4;
+/// Connections of one replica: its link, a checkpoint on its way, and what a broken network left behind.
+pub(super) const PER_REPLICA: usize = 8;
 /// Connections of one person.
 pub(super) const PER_PERSON: usize = 32;
 /// TCP connections that the kernel keeps ready (it takes the smaller of this and `net.core.somaxconn`).
@@ -72,6 +74,8 @@ pub(crate) struct Budget {
     pub(super) agents: usize,
     /// People.
     pub(super) people: usize,
+    /// Other replicas.
+    pub(super) replicas: usize,
 }
 
 impl Budget {
@@ -80,7 +84,12 @@ impl Budget {
         let rest = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(64);
         let (lobby, seats, people) =
             ((rest / 8).clamp(16, 2_048), (rest / 16).clamp(16, 512), (rest / 16).clamp(8, 256));
-        Self { lobby, seats, people, agents: rest - lobby - seats - people }
+        Self { lobby, seats, people, agents: rest - lobby - seats - people, replicas: 0 }
+    }
+
+    /// Of the port for replicas: few come, and who is none has no business there.
+    pub(crate) fn of_peers() -> Self {
+        Self { lobby: 32, seats: 16, people: 0, agents: 0, replicas: 64 }
     }
 
     /// Raises the soft limit of descriptors to the hard one, and shares that out.
@@ -114,6 +123,15 @@ pub(crate) fn server() -> Server {
         .initial_connection_window_size(256 * 1024)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+}
+
+/// The same between replicas: whoever is silent for 3 s is gone, and much may be on its way.
+pub(crate) fn peer_server() -> Server {
+    server()
+        .initial_stream_window_size(2 * 1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .http2_keepalive_interval(Some(Duration::from_secs(1)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(2)))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod refusals;
 pub(crate) use authorise::AuthoriseLayer;
 pub(crate) use doorkeeper::{Block, Census};
 pub(crate) use handshake::server_config;
-pub(crate) use limits::{Budget, DECLARATION_BYTES, server};
+pub(crate) use limits::{Budget, DECLARATION_BYTES, peer_server, server};
 pub(crate) use listener::{Gate, Renewals};
 pub(crate) use pace::{Pace, Paid};
 pub(crate) use peer::{Caller, Peer};

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr};
 
 use mainstay_common::{
-    NodeId, UserName,
+    NodeId, ReplicaId, UserName,
     identity::{HumanRole, Subject},
 };
 use mainstay_core::KeyFingerprint;
@@ -35,4 +35,6 @@ pub(crate) enum Caller {
     Agent(NodeId, KeyFingerprint),
     /// A person, with the key they speak with.
     User(HumanRole, UserName, KeyFingerprint),
+    /// A replica, with the key it speaks with.
+    Replica(ReplicaId, KeyFingerprint),
 }

@@ -47,6 +47,8 @@ pub(crate) async fn adopt_plain_key(dir: &DataDir, log: &Log) -> Result<(), Fail
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use mainstay_common::Timestamp;
     use mainstay_core::{Founding, State};
 
@@ -55,6 +57,7 @@ mod tests {
         config::Lives,
         identity::{Authority, OPENER_FILE},
         log,
+        raft::Alone,
     };
 
     #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +72,7 @@ mod tests {
         log::found(&dir, &State::founded(founding)).unwrap();
 
         for start in ["the first", "a second"] {
-            let (log, running) = Log::start(&dir).unwrap();
+            let (log, running) = Log::start(&dir, Arc::new(Alone)).unwrap();
             adopt_plain_key(&dir, &log).await.unwrap();
             assert!(!dir.file(PLAIN_KEY_FILE).exists() && dir.file(OPENER_FILE).exists(), "{start}");
             let authority = Authority::new(cluster.clone(), log.watch(), Opener::read(&dir), Lives::default());

@@ -53,6 +53,11 @@ impl Authority {
         self.issuing()?.sign_replica(key, subject, now, self.lives.replica)
     }
 
+    /// The same for a replica that joins.
+    pub(crate) fn sign_joined(&self, request: &Request, subject: Subject, now: Timestamp) -> Result<String, Unsigned> {
+        self.issuing()?.sign_joined(request, subject, now, self.lives.replica)
+    }
+
     /// Every root that counts, PEM, the one that issues first: older programs read only that one.
     pub(crate) fn bundle(&self) -> String {
         let state = self.state.borrow();

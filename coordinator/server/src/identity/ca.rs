@@ -133,7 +133,7 @@ impl Ca {
     /// A certificate for a replica, followed by this root: it serves under the cluster's one server name.
     pub(crate) fn sign_replica(
         &self,
-        key: &KeyPair,
+        key: &impl PublicKeyData,
         subject: Subject,
         now: Timestamp,
         life: Duration,
@@ -144,6 +144,17 @@ impl Ca {
             server_name(&self.cluster).try_into().map_err(|error: rcgen::Error| Unsigned::Ca(error.to_string()))?;
         params.subject_alt_names.push(SanType::DnsName(name));
         self.sign(&params, key)
+    }
+
+    /// The same for a replica that joins: its key stays where it was made.
+    pub(crate) fn sign_joined(
+        &self,
+        request: &Request,
+        subject: Subject,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<String, Unsigned> {
+        self.sign_replica(&request.0, subject, now, life)
     }
 
     fn sign(&self, params: &CertificateParams, key: &impl PublicKeyData) -> Result<String, Unsigned> {

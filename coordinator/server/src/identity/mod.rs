@@ -11,5 +11,7 @@ pub(crate) use adopt::adopt_plain_key;
 pub(crate) use authority::{Authority, new_root};
 pub(crate) use ca::{Ca, Request, Unsigned};
 pub(crate) use holders::Holders;
-pub(crate) use own_files::{CA_FILE, OwnFiles, issue_replica, write};
+pub(crate) use own_files::{
+    CA_FILE, CERTIFICATE_FILE, KEY_FILE, OwnFiles, client_of_files, issue_replica, key_of_files, server_of_files, write,
+};
 pub(crate) use seal::{OPENER_FILE, Opener};

@@ -12,12 +12,12 @@ use mainstay_common::{
         data_dir::{self, DataDir},
         now,
         shutdown::CancellationToken,
-        tls::{Certificate, Credentials, issuer_of, new_key, signing_request},
+        tls::{Certificate, Credentials, client_config, issuer_of, new_key, pinned_config, signing_request},
     },
 };
 use mainstay_core::{KeyFingerprint, ca};
 use rcgen::KeyPair;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Authority, Holders, Request, Unsigned, ca::fingerprint};
@@ -26,9 +26,9 @@ use crate::{gate, log::Log};
 /// The roots that count, PEM: a copy for people and their tools.
 pub(crate) const CA_FILE: &str = "ca.crt";
 /// The replica's certificate.
-const CERTIFICATE_FILE: &str = "replica.crt";
+pub(crate) const CERTIFICATE_FILE: &str = "replica.crt";
 /// Its key.
-const KEY_FILE: &str = "replica.key";
+pub(crate) const KEY_FILE: &str = "replica.key";
 /// The administrator's context.
 const CONTEXT_FILE: &str = "admin.context";
 /// How often dates are looked at.
@@ -39,24 +39,39 @@ pub(crate) struct OwnFiles {
     dir: Arc<DataDir>,
     authority: Arc<Authority>,
     log: Log,
-    tls: Arc<ArcSwap<ServerConfig>>,
+    /// What it shows to whoever dials it,
+    server: Arc<ArcSwap<ServerConfig>>,
+    /// and to other replicas that it dials.
+    client: Arc<ArcSwap<ClientConfig>>,
 }
 
+/// Both ends of the replica's TLS.
+type Ends = (Arc<ServerConfig>, Arc<ClientConfig>);
+
 impl OwnFiles {
-    /// Brings everything up to date.
+    /// Brings everything up to date, in the ends that are there already too.
     ///
     /// # Errors
     /// Where the replica cannot have a certificate that counts.
-    pub(crate) fn open(dir: Arc<DataDir>, authority: Arc<Authority>, log: Log) -> Result<Self, Failure> {
-        let served = serve(&dir, &authority, log.replica())?;
-        let files = Self { dir, authority, log, tls: Arc::new(ArcSwap::new(served)) };
+    pub(crate) fn open(
+        dir: Arc<DataDir>,
+        authority: Arc<Authority>,
+        log: Log,
+        server: Option<Arc<ArcSwap<ServerConfig>>>,
+        client: Arc<ArcSwap<ClientConfig>>,
+    ) -> Result<Self, Failure> {
+        let (served, dialled) = serve(&dir, &authority, log.replica())?;
+        let server = server.unwrap_or_else(|| Arc::new(ArcSwap::new(Arc::clone(&served))));
+        server.store(served);
+        client.store(dialled);
+        let files = Self { dir, authority, log, server, client };
         files.tell();
         Ok(files)
     }
 
     /// Read anew for every handshake.
     pub(crate) fn tls(&self) -> Arc<ArcSwap<ServerConfig>> {
-        Arc::clone(&self.tls)
+        Arc::clone(&self.server)
     }
 
     /// Keeps everything up to date until `stop`.
@@ -79,7 +94,10 @@ impl OwnFiles {
                 () = stop.cancelled() => return,
             }
             match serve(&self.dir, &self.authority, self.log.replica()) {
-                Ok(served) => self.tls.store(served),
+                Ok((served, dialled)) => {
+                    self.server.store(served);
+                    self.client.store(dialled);
+                }
                 Err(failure) => tracing::warn!(what = failure.what, why = failure.why, "the replica serves as before"),
             }
             if let Some(user) = self.tell() {
@@ -146,7 +164,7 @@ fn is_good(pem: &str, read: &Certificate, now: Timestamp, issuer: [u8; 32], part
 
 /// The replica's TLS. Its certificate is made anew when less than a third of its life is left, when another root
 /// issues, or when it is missing or damaged.
-fn serve(dir: &DataDir, authority: &Authority, replica: &ReplicaId) -> Result<Arc<ServerConfig>, Failure> {
+fn serve(dir: &DataDir, authority: &Authority, replica: &ReplicaId) -> Result<Ends, Failure> {
     let there = there(dir, replica, authority);
     let (certificate, key) = match there {
         Some((certificate, key, true)) => (certificate, key),
@@ -168,11 +186,44 @@ fn serve(dir: &DataDir, authority: &Authority, replica: &ReplicaId) -> Result<Ar
         },
     };
     let certificate = format!("{certificate}{}", authority.ways());
-    let served = gate::server_config(&Credentials { ca: authority.bundle(), certificate, key });
-    served.map_err(|why| {
+    ends(dir, &Credentials { ca: authority.bundle(), certificate, key })
+}
+
+fn ends(dir: &DataDir, credentials: &Credentials) -> Result<Ends, Failure> {
+    let damaged = |why: String| {
         let what = format!("{} is damaged", dir.file(CERTIFICATE_FILE).display());
-        Failure::new(ExitCode::Failed, what, why, "remove replica.crt and replica.key, and start again")
-    })
+        Failure::new(ExitCode::Failed, what, why, "put replica.crt and replica.key back from a copy, and start again")
+    };
+    let served = gate::server_config(credentials).map_err(damaged)?;
+    let dialled = client_config(credentials).map_err(|error| damaged(error.to_string()))?;
+    Ok((served, dialled))
+}
+
+fn of_files(dir: &DataDir) -> Result<Ends, Failure> {
+    let read = |name: &str| {
+        let path = dir.file(name);
+        fs::read_to_string(&path).map_err(|error| data_dir::unusable(&path, &error))
+    };
+    ends(dir, &Credentials { ca: read(CA_FILE)?, certificate: read(CERTIFICATE_FILE)?, key: read(KEY_FILE)? })
+}
+
+/// What a replica shows that knows no state yet.
+///
+/// # Errors
+/// Where its files cannot be used.
+pub(crate) fn server_of_files(dir: &DataDir) -> Result<Arc<ServerConfig>, Failure> {
+    of_files(dir).map(|(served, _)| served)
+}
+
+/// The same for replicas that it dials; without files that can be used it reaches nobody, until there are some.
+pub(crate) fn client_of_files(dir: &DataDir) -> Arc<ClientConfig> {
+    of_files(dir).map_or_else(|_| pinned_config([0; 32]), |(_, dialled)| dialled)
+}
+
+/// The key that the replica's certificate is for.
+pub(crate) fn key_of_files(dir: &DataDir) -> Option<KeyFingerprint> {
+    let certificate = fs::read_to_string(dir.file(CERTIFICATE_FILE)).ok()?;
+    Certificate::from_pem(&certificate).ok().map(|read| KeyFingerprint(read.spki_sha256))
 }
 
 /// Certificate and key as they lie there, if they count; and whether they are good for long.
@@ -188,13 +239,15 @@ fn there(dir: &DataDir, replica: &ReplicaId, authority: &Authority) -> Option<(S
     counts.then_some((certificate, key, fresh))
 }
 
-/// Makes a replica's key and certificate, and writes both.
+/// Makes a replica's certificate, and its key where there is none; writes both.
 pub(crate) fn issue_replica(
     dir: &DataDir,
     replica: &ReplicaId,
     sign: impl FnOnce(&KeyPair, Subject, Timestamp) -> Result<String, Unsigned>,
 ) -> Result<(String, String), Failure> {
-    let key = new_key();
+    // A renewal keeps the key: the others know it.
+    let there = fs::read_to_string(dir.file(KEY_FILE)).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+    let key = there.unwrap_or_else(new_key);
     let certificate = sign(&key, Subject::Replica(replica.clone()), now()).map_err(|error| {
         let try_next = match &error {
             Unsigned::Closed(_) => "put that file back from a copy: without it nothing can be signed here",

@@ -55,9 +55,7 @@ impl Opener {
     /// What the disk says.
     pub(crate) fn make(dir: &DataDir) -> Result<Self, Failure> {
         let opener = Self { key: random(), path: dir.file(OPENER_FILE) };
-        let text = format!("{}\n", HEXLOWER.encode(&opener.key));
-        let written = data_dir::replace(&opener.path, text.as_bytes(), 0o600);
-        written.map_err(|error| data_dir::unusable(&opener.path, &error))?;
+        opener.write()?;
         Ok(opener)
     }
 
@@ -83,6 +81,25 @@ impl Opener {
             Some(key) => Ok(Self { key, path }),
             None => Err(Closed::NoOpener { path, why: "it is damaged: an opener is 64 hexadecimal digits".into() }),
         }
+    }
+
+    /// Writes one that another replica gave into the data directory (0600).
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn keep(dir: &DataDir, key: [u8; 32]) -> Result<(), Failure> {
+        Self { key, path: dir.file(OPENER_FILE) }.write()
+    }
+
+    /// Its bits, for a replica that joined.
+    pub(crate) fn bits(&self) -> [u8; 32] {
+        self.key
+    }
+
+    fn write(&self) -> Result<(), Failure> {
+        let text = format!("{}\n", HEXLOWER.encode(&self.key));
+        let written = data_dir::replace(&self.path, text.as_bytes(), 0o600);
+        written.map_err(|error| data_dir::unusable(&self.path, &error))
     }
 
     /// Closes a private key for this cluster and that public key: elsewhere it cannot be opened.

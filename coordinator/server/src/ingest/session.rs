@@ -108,7 +108,9 @@ impl AgentService {
 fn agent<T>(request: &Request<T>) -> Result<(NodeId, KeyFingerprint), Status> {
     match caller(request)? {
         Caller::Agent(node, key) => Ok((node, key)),
-        Caller::Anonymous | Caller::User(..) => Err(Status::internal("the gate let somebody else in")),
+        Caller::Anonymous | Caller::User(..) | Caller::Replica(..) => {
+            Err(Status::internal("the gate let somebody else in"))
+        }
     }
 }
 
@@ -141,7 +143,8 @@ impl Session {
     }
 
     async fn serve(&mut self, mut reports: Streaming<pb::Report>) -> Result<(), Status> {
-        self.instruct(instruction::Instruction::Welcome(self.welcome())).await;
+        let mut addresses = self.shared.addresses();
+        self.instruct(instruction::Instruction::Welcome(self.welcome(addresses.clone()))).await;
         let (mut state, mut reporters) = (self.shared.log.watch(), self.shared.view.reporters.clone());
         // An agent reports its Swarm only when told to.
         let mut reports_swarm = false;
@@ -173,6 +176,11 @@ impl Session {
                     changed.map_err(|_| Status::unavailable("the replica is ending"))?;
                     self.check(&state.borrow_and_update())?;
                     self.tell_roots().await;
+                    let now = self.shared.addresses();
+                    if now != addresses {
+                        addresses = now;
+                        self.instruct(instruction::Instruction::Welcome(self.welcome(addresses.clone()))).await;
+                    }
                 }
                 changed = reporters.changed() => {
                     changed.map_err(|_| Status::unavailable("the replica is ending"))?;
@@ -242,12 +250,12 @@ impl Session {
         }
     }
 
-    fn welcome(&self) -> pb::Welcome {
+    fn welcome(&self, addresses: Vec<String>) -> pb::Welcome {
         pb::Welcome {
             cluster: self.shared.cluster.to_string(),
             replica: self.shared.log.replica().to_string(),
             sent_at_ms: now().0,
-            addresses: self.shared.addresses.to_vec(),
+            addresses,
             spread_ms: u64::try_from(self.shared.view.sessions.spread().as_millis()).unwrap_or(u64::MAX),
         }
     }

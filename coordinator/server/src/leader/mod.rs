@@ -4,6 +4,8 @@
 
 mod carry_out;
 mod control_loop;
+mod membership;
 
 pub(crate) use carry_out::receiver;
 pub(crate) use control_loop::ControlLoop;
+pub(crate) use membership::Membership;

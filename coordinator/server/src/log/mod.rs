@@ -5,20 +5,23 @@ mod machine;
 
 pub(crate) use follow::line;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use mainstay_common::{
     ExitCode, Failure, ReplicaId,
     process::{self, data_dir::DataDir},
 };
-use mainstay_core::{Actor, Command, Consequence, Entry, Origin, Rejected, State};
-use tokio::sync::watch;
+use mainstay_core::{Actor, Command, Consequence, Entry, Origin, Rejected, State, cluster};
+use tokio::{
+    sync::{RwLock, watch},
+    time::timeout,
+};
 
 use crate::{
     audit::Trail,
     identity::OPENER_FILE,
     raft::{
-        self, End, Running, Settings,
+        self, End, Observer, Peers, Running, Settings,
         store::{CreateError, Identity, disk::Folder},
     },
 };
@@ -48,28 +51,35 @@ pub(crate) struct By {
     pub(crate) from: Origin,
 }
 
+/// How long a change of leadership that was asked for may take.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// The log's handle: cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     raft: raft::Log<State>,
     replica: ReplicaId,
+    /// Held by whoever proposes; all of it by whoever gives leadership away: what would be cut off in the middle waits,
+    /// and is then told who leads.
+    writes: Arc<RwLock<()>>,
 }
 
 impl Log {
-    /// Opens the log of this data directory, and leads.
+    /// Opens the log of this data directory, and takes part in its group; a replica that is its whole group leads.
     ///
     /// # Errors
     /// Three lines on what is wrong with it; nothing was changed.
-    pub(crate) fn start(dir: &DataDir) -> Result<(Self, Running<State>), Failure> {
+    pub(crate) fn start(dir: &DataDir, peers: Arc<dyn Peers>) -> Result<(Self, Running<State>), Failure> {
         refuse_missing(dir.path())?;
         let folder = dir.file(FOLDER);
         let unusable = |error: std::io::Error| process::data_dir::unusable(&folder, &error);
         let disk = Folder::at(&folder).map_err(unusable)?;
         let trail = Trail::open(dir.path()).map_err(unusable)?;
-        let started = raft::start(disk, Settings::default(), vec![Box::new(trail)]);
+        let replica = cluster::numbered(identity(dir)?.replica);
+        let observers: Vec<Box<dyn Observer<State>>> = vec![Box::new(trail)];
+        let started = raft::start_member(disk, Settings::default(), observers, peers, State::blank());
         let (raft, running) = started.map_err(|error| error.failure(&folder.display().to_string()))?;
-        let replica = own_id(&raft.read())?;
-        Ok((Self { raft, replica }, running))
+        Ok((Self { raft, replica, writes: Arc::default() }, running))
     }
 
     /// Proposes a command; the answer comes when it is durable and applied.
@@ -79,7 +89,52 @@ impl Log {
     pub(crate) async fn propose(&self, by: By, command: Command) -> Result<Consequence, ProposeError> {
         let By { actor, from } = by;
         let entry = Entry { at: process::now(), actor, from, request: None, command };
+        let _writes = self.writes.read().await;
         Ok(self.raft.propose(entry).await??)
+    }
+
+    /// Raft's own handle.
+    pub(crate) fn raft(&self) -> &raft::Log<State> {
+        &self.raft
+    }
+
+    /// Raft's number of this replica.
+    pub(crate) fn number(&self) -> u64 {
+        cluster::number(&self.replica).unwrap_or(0)
+    }
+
+    /// Whether this replica leads, and has applied all that earlier leaders committed.
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.leader().borrow().is_some()
+    }
+
+    /// Who leads as far as this replica knows.
+    pub(crate) fn known_leader(&self) -> Option<u64> {
+        *self.raft.known_leader().borrow()
+    }
+
+    /// The state with everything in it that anybody was answered before.
+    ///
+    /// # Errors
+    /// No leader answers.
+    pub(crate) async fn read_now(&self) -> Result<Arc<State>, raft::ReadError> {
+        self.raft.read_now().await
+    }
+
+    /// Another replica leads from now on, that one or whichever is best prepared; its number. Writes wait meanwhile.
+    ///
+    /// # Errors
+    /// It did not come about in time.
+    pub(crate) async fn hand_over(&self, to: Option<u64>) -> Option<u64> {
+        let own = self.number();
+        let all = timeout(HAND_OVER, self.writes.write()).await;
+        self.raft.transfer(to);
+        let mut leader = self.raft.known_leader();
+        let other =
+            |leader: &Option<u64>| leader.is_some_and(|leader| leader != own && to.is_none_or(|to| to == leader));
+        let led = timeout(HAND_OVER, leader.wait_for(other)).await;
+        drop(all);
+        led.ok()?.ok().and_then(|leader| *leader)
     }
 
     /// By this replica's own doing.
@@ -135,8 +190,8 @@ impl Log {
 pub(crate) fn found(dir: &DataDir, state: &State) -> Result<(), Failure> {
     let folder = dir.file(FOLDER);
     let about = state.cluster.about();
-    let identity =
-        Identity { cluster: about.id.clone(), generation: about.generation, replica: number(&own_id(state)?)? };
+    let first = state.cluster.replicas().find_map(|(id, _)| cluster::number(id)).unwrap_or(1);
+    let identity = Identity { cluster: about.id.clone(), generation: about.generation, replica: first };
     let disk = Folder::at(&folder).map_err(|error| process::data_dir::unusable(&folder, &error))?;
     raft::found(disk, identity, &Settings::default(), state).map_err(|error| {
         let code = if matches!(error, CreateError::Exists(_)) { ExitCode::Conflict } else { ExitCode::Failed };
@@ -145,32 +200,33 @@ pub(crate) fn found(dir: &DataDir, state: &State) -> Result<(), Failure> {
     })
 }
 
+/// Makes the log of a replica that joined: empty until the leader sends what it has.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn join(dir: &DataDir, identity: Identity) -> Result<(), Failure> {
+    let folder = dir.file(FOLDER);
+    let disk = Folder::at(&folder).map_err(|error| process::data_dir::unusable(&folder, &error))?;
+    raft::join(disk, identity, &Settings::default()).map_err(|error| {
+        let try_next = "make room, and run join again with the same token";
+        Failure::new(ExitCode::Failed, format!("no log was made in {}", folder.display()), error.to_string(), try_next)
+    })
+}
+
+/// Whose log this data directory holds.
+///
+/// # Errors
+/// Three lines on what is wrong with it.
+pub(crate) fn identity(dir: &DataDir) -> Result<Identity, Failure> {
+    let folder = dir.file(FOLDER);
+    let disk = Folder::at(&folder).map_err(|error| process::data_dir::unusable(&folder, &error))?;
+    raft::store::identity_of(&disk).map_err(|error| error.failure(&folder.display().to_string()))
+}
+
 /// Whether a data directory holds a cluster that was made whole.
 #[must_use]
 pub fn holds_cluster(data_dir: &Path) -> bool {
     data_dir.join(FOLDER).join(IDENTITY).exists()
-}
-
-/// What founded the cluster, of a replica that is alone.
-fn own_id(state: &State) -> Result<ReplicaId, Failure> {
-    let mut replicas = state.cluster.replicas().map(|(id, _)| id.clone());
-    match (replicas.next(), replicas.next()) {
-        (Some(only), None) => Ok(only),
-        _ => Err(Failure::new(
-            ExitCode::Failed,
-            "the cluster has several replicas",
-            "this version serves one",
-            "start the version of mainstay-coordinator that wrote the log",
-        )),
-    }
-}
-
-/// `r7` is 7 in Raft.
-fn number(replica: &ReplicaId) -> Result<u64, Failure> {
-    let number = replica.as_str().strip_prefix('r').and_then(|digits| digits.parse().ok());
-    number.ok_or_else(|| {
-        Failure::new(ExitCode::Failed, format!("{replica} is no replica's id"), "it is r and a number", "")
-    })
 }
 
 /// Tells an empty directory from a half-made one and from others' directories.
@@ -190,15 +246,19 @@ pub(crate) fn refuse_missing(dir: &Path) -> Result<(), Failure> {
     } else if let Some(key) = [OPENER_FILE, PLAIN_KEY_FILE].into_iter().find(|name| dir.join(name).exists()) {
         (
             format!("{} is half-made", dir.display()),
-            format!("it has a {key}, but no {FOLDER}/{IDENTITY}: init was interrupted, or the log was lost"),
-            "after an interrupted init: empty the directory and run init again; else put the log back from a copy"
+            format!("it has a {key}, but no {FOLDER}/{IDENTITY}: init or join was interrupted, or the log was lost"),
+            "after an interrupted join: run it again; after an interrupted init: empty the directory and run init \
+             again; else put the log back from a copy"
                 .into(),
         )
     } else {
         (
             format!("{} holds no cluster", dir.display()),
             format!("there is no {FOLDER}/{IDENTITY}"),
-            format!("mainstay-coordinator init --data-dir {} --cluster NAME --advertise HOST:PORT", dir.display()),
+            format!(
+                "mainstay-coordinator init --data-dir {} --cluster NAME --advertise HOST:PORT; or join, to add a replica",
+                dir.display()
+            ),
         )
     };
     Err(Failure::new(ExitCode::Conflict, what, why, try_next))

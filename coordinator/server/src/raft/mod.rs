@@ -23,16 +23,16 @@ use std::{
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use self::{
-    driver::{Change, ChangeRefused, Status},
-    runner::{Message, Proposal},
-    start::Bodies,
-};
 pub use self::{
+    driver::{Change, ChangeRefused, MemberRole, Role, Status},
     machine::{Machine, Observer, Undecodable},
     peers::{Alone, Peers},
     start::{StartError, found, join, start, start_member},
     store::{ConfState, DiskFile, Position},
+};
+use self::{
+    runner::{Message, Proposal},
+    start::Bodies,
 };
 
 /// How a log batches, and when it makes checkpoints.

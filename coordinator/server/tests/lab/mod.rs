@@ -41,6 +41,7 @@ impl Replica {
             data_dir: folder.path().join("data"),
             cluster: "test".into(),
             advertise: "127.0.0.1:7443".into(),
+            peer_advertise: None,
         };
         let admin = init(&config).unwrap().context;
         Self::serve(folder, admin).await
@@ -60,8 +61,16 @@ impl Replica {
         let stop = CancellationToken::new();
         let (started, ready) = oneshot::channel();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let config =
-            ServeConfig { data_dir: folder.path().join("data"), listen: any, http: any, announce_listen: false, lives };
+        let config = ServeConfig {
+            data_dir: folder.path().join("data"),
+            listen: any,
+            peer_listen: any,
+            advertise: None,
+            peer_advertise: None,
+            http: any,
+            announce_listen: false,
+            lives,
+        };
         let life = tokio::spawn(run(config, stop.clone(), started));
         let Started { listen, http, .. } = ready.await.expect("the replica starts");
         Self { listen, http, admin, stop, life, folder }

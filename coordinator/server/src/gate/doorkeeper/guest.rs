@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mainstay_common::{NodeId, Timestamp, UserName, identity::Subject};
+use mainstay_common::{NodeId, ReplicaId, Timestamp, UserName, identity::Subject};
 use mainstay_core::KeyFingerprint;
 
 use super::Block;
@@ -31,6 +31,7 @@ pub(super) enum Place {
     Seated(Instant),
     Agent(NodeId),
     Person(UserName),
+    Replica(ReplicaId),
     /// Cut; its end is on the way.
     Gone,
 }
@@ -51,7 +52,7 @@ impl Guest {
 
     /// Whether its certificate let it in.
     pub(super) fn is_member(&self) -> bool {
-        matches!(self.place, Place::Agent(_) | Place::Person(_))
+        matches!(self.place, Place::Agent(_) | Place::Person(_) | Place::Replica(_))
     }
 
     /// Why its time is over.

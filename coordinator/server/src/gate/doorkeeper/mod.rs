@@ -29,7 +29,9 @@ use rooms::Rooms;
 
 use super::{
     Refusal,
-    limits::{Budget, LAST_WORDS, PER_NODE, PER_PERSON, SEAT_GRACE, STRANGERS_BURST, STRANGERS_EVERY, TURN_LIMIT},
+    limits::{
+        Budget, LAST_WORDS, PER_NODE, PER_PERSON, PER_REPLICA, SEAT_GRACE, STRANGERS_BURST, STRANGERS_EVERY, TURN_LIMIT,
+    },
     pace::{Pace, Paid},
 };
 
@@ -129,7 +131,12 @@ impl Doorkeeper {
             Subject::User(_, name) => {
                 (self.rooms.people.victim(&name, id, self.budget.people, PER_PERSON), Place::Person(name))
             }
-            Subject::Replica(_) => return Vec::new(),
+            // On the port for all a replica has no budget, and stays a stranger.
+            Subject::Replica(_) if self.budget.replicas == 0 => return Vec::new(),
+            Subject::Replica(replica) => {
+                let victim = self.rooms.replicas.victim(&replica, id, self.budget.replicas, PER_REPLICA);
+                (victim, Place::Replica(replica))
+            }
         };
         self.refund(block);
         if victim == Some(id) {

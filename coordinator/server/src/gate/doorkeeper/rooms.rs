@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use mainstay_common::{NodeId, UserName};
+use mainstay_common::{NodeId, ReplicaId, UserName};
 
 use super::{
     Block,
@@ -28,6 +28,7 @@ pub(super) struct Rooms {
     pub(super) seated: Crowd<Block>,
     pub(super) agents: Crowd<NodeId>,
     pub(super) people: Crowd<UserName>,
+    pub(super) replicas: Crowd<ReplicaId>,
 }
 
 impl Rooms {
@@ -49,6 +50,7 @@ impl Rooms {
             Place::Seated(_) => self.seated.join(block, id),
             Place::Agent(node) => self.agents.join(node.clone(), id),
             Place::Person(name) => self.people.join(name.clone(), id),
+            Place::Replica(replica) => self.replicas.join(replica.clone(), id),
             Place::Gone => {}
         }
     }
@@ -66,6 +68,7 @@ impl Rooms {
             Place::Seated(_) => self.seated.leave(block, id),
             Place::Agent(node) => self.agents.leave(node.clone(), id),
             Place::Person(name) => self.people.leave(name.clone(), id),
+            Place::Replica(replica) => self.replicas.leave(replica.clone(), id),
             Place::Gone => {}
         }
     }

@@ -6,7 +6,7 @@ use mainstay_core::KeyFingerprint;
 use super::{guest::Place, *};
 use crate::gate::limits::STRANGER_LIFE;
 
-const BUDGET: Budget = Budget { lobby: 8, seats: 4, agents: 4, people: 4 };
+const BUDGET: Budget = Budget { lobby: 8, seats: 4, agents: 4, people: 4, replicas: 4 };
 const CLOCK: Timestamp = Timestamp(1_000);
 
 #[test]

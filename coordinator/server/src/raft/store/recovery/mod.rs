@@ -115,6 +115,15 @@ fn list<D: Disk>(disk: &D) -> Result<Files, OpenError> {
     Ok(listed.into_iter().map(|file| (file.name, file.bytes)).collect())
 }
 
+/// Whose log a folder holds.
+///
+/// # Errors
+/// There is none, or its identity cannot be read.
+pub fn identity_of<D: Disk>(disk: &D) -> Result<Identity, OpenError> {
+    let bytes = read(disk, identity::FILE)?;
+    identity::read_head(Kind::Identity, identity::FILE, &bytes).map(|(identity, _)| identity)
+}
+
 fn read_identity<D: Disk>(disk: &D, files: &Files) -> Result<Identity, OpenError> {
     if !files.contains_key(identity::FILE) {
         return match files.keys().find(|name| is_ours(name) && !name.ends_with(UNFINISHED)) {

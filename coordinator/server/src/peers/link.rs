@@ -1,0 +1,160 @@
+//! The link to one peer: it dials for as long as it takes, and carries what waits.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mainstay_common::{
+    identity::{Subject, server_name},
+    process::tls::{Certificate, dial, peer_channel},
+    text::Shown,
+};
+use mainstay_core::{KeyFingerprint, cluster};
+use mainstay_proto::v1::{self as pb, replica_client::ReplicaClient};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, transport::Channel};
+
+use super::{Contact, MAX_FRAMES_BYTES, Network, greeting, queue::Queue};
+use crate::api::failure::REPLICA_REMOVED;
+
+/// Longest wait for a connection, and again for the greeting.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The shortest and the longest wait before it is dialled again.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// After a leader's stream broke its host is asked whether anybody listens there still: not before a process that is
+/// killed has closed all it had.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
+/// Whoever does not refuse in that time lives, or is not there to refuse.
+const LOOK_LIMIT: Duration = Duration::from_millis(80);
+
+/// Keeps the link; never ends by itself.
+pub(super) async fn keep(network: &Arc<Network>, peer: u64, contact: &Contact, queue: &Queue) {
+    let (mut wait, mut last) = (AGAIN.0, String::new());
+    loop {
+        let mut stood = None;
+        let why = talk(network, peer, contact, queue, &mut stood).await;
+        queue.close();
+        if stood.is_some() {
+            network.links.send_if_modified(|links| links.insert(peer, false) != Some(false));
+            network.unreachable(peer);
+            look(network, peer, contact).await;
+        }
+        if why != last {
+            tracing::info!(replica = %cluster::numbered(peer), address = %Shown::new(&contact.address), why, "no link to a replica");
+            last = why;
+        }
+        // Who breaks it off at once is not dialled without a pause.
+        if stood.is_some_and(|since: Instant| since.elapsed() > AGAIN.1) {
+            wait = AGAIN.0;
+            last.clear();
+        }
+        sleep(wait.mul_f64(0.5 + f64::from(dice()) / 510.0)).await;
+        wait = (wait * 2).min(AGAIN.1);
+    }
+}
+
+/// One connection, from its dial to its end; why it ended.
+async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, stood: &mut Option<Instant>) -> String {
+    let channel = match connect(network, peer, contact).await {
+        Ok(channel) => channel,
+        Err(why) => return why,
+    };
+    let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_FRAMES_BYTES);
+    let (frames, outgoing) = mpsc::channel(1);
+    // Room for one was made a line above.
+    frames.try_send(greeting::greeting(&network.own, peer)).unwrap_or(());
+    let opening = async {
+        let mut answers = client.talk(ReceiverStream::new(outgoing)).await?.into_inner();
+        let first = answers.message().await?;
+        Ok::<_, Status>((answers, first))
+    };
+    let (mut answers, first) = match timeout(ANSWER, opening).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(status)) => return refused(network, &status),
+        Err(_) => return "no greeting came".into(),
+    };
+    if let Err(unwelcome) = greeting::check(&network.own, first, &cluster::numbered(peer)) {
+        return unwelcome.to_string();
+    }
+    *stood = Some(Instant::now());
+    queue.open();
+    network.links.send_if_modified(|links| links.insert(peer, true) != Some(true));
+    tracing::info!(replica = %cluster::numbered(peer), "link stands");
+    loop {
+        tokio::select! {
+            said = answers.message() => match said {
+                Ok(Some(_)) => {}
+                Ok(None) => return "it ended the stream".into(),
+                Err(status) => return refused(network, &status),
+            },
+            room = frames.reserve() => {
+                let Ok(room) = room else { return "the connection ended".into() };
+                tokio::select! {
+                    batch = queue.take() => room.send(pb::Frames { greeting: None, frames: batch }),
+                    said = answers.message() => match said {
+                        Ok(Some(_)) => {}
+                        Ok(None) => return "it ended the stream".into(),
+                        Err(status) => return refused(network, &status),
+                    },
+                }
+            }
+        }
+    }
+}
+
+/// A connection to that replica and nobody else.
+pub(crate) async fn connect(network: &Network, peer: u64, contact: &Contact) -> Result<Channel, String> {
+    let own = &network.own;
+    let name = server_name(&own.identity.cluster);
+    let stream = dial(&contact.address, &name, own.tls.load_full(), ANSWER).await.map_err(|error| error.to_string())?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let shown = shown.ok_or("it shows no certificate")?;
+    let shown = Certificate::from_der(shown).map_err(|error| error.to_string())?;
+    let id = cluster::numbered(peer);
+    if shown.identity.subject != Subject::Replica(id.clone()) {
+        return Err(format!("{} answers there, not {id}", shown.identity.subject));
+    }
+    if contact.key.is_some_and(|key| key != KeyFingerprint(shown.spki_sha256)) {
+        return Err(format!("{id} answers there with another key than the one it joined with"));
+    }
+    let channel = timeout(ANSWER, peer_channel(stream)).await.map_err(|_| "no answer".to_owned())?;
+    channel.map_err(|error| error.to_string())
+}
+
+fn refused(network: &Network, status: &Status) -> String {
+    let mut lines = status.message().lines();
+    if status.code() == Code::PermissionDenied && lines.next() == Some(REPLICA_REMOVED) {
+        network.removed.send_replace(Some(lines.next().unwrap_or_default().to_owned()));
+    }
+    mainstay_common::process::tls::explain(status)
+        .unwrap_or_else(|| Shown::new(&status.message().replace('\n', "; ")).cut(300).to_string())
+}
+
+/// Where the leader's process is gone and its host lives, nobody has to wait for an election's time.
+async fn look(network: &Network, peer: u64, contact: &Contact) {
+    let Some(log) = network.log.get() else { return };
+    if *log.known_leader().borrow() != Some(peer) {
+        return;
+    }
+    sleep(LOOK_AFTER).await;
+    let answer = timeout(LOOK_LIMIT, TcpStream::connect(&contact.address)).await;
+    if matches!(answer, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
+        tracing::info!(leader = %cluster::numbered(peer), "the leader's process is gone");
+        log.leader_gone(peer);
+    }
+}
+
+/// A random byte: links that broke together are not dialled together.
+fn dice() -> u8 {
+    let mut byte = [0];
+    // Without dice all wait for the same time.
+    getrandom::fill(&mut byte).unwrap_or(());
+    byte[0]
+}

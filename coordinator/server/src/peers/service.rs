@@ -1,0 +1,175 @@
+//! `Replica`: what other replicas ask. Who may was decided at the gate.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mainstay_common::{ReplicaId, process::data_dir::DataDir};
+use mainstay_core::{KeyFingerprint, State, cluster};
+use mainstay_proto::v1 as pb;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Network, greeting};
+use crate::{
+    api::{caller, failure},
+    gate::Caller,
+    identity::Opener,
+    raft::{DiskFile, Log},
+};
+
+/// How long a peer may take until its greeting.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of a checkpoint that go together.
+const PIECE: usize = 256 << 10;
+/// How often the log hears that a peer takes more of its checkpoint.
+const SENDING_EVERY: Duration = Duration::from_secs(1);
+
+/// `Replica`.
+pub(crate) struct ReplicaService {
+    pub(crate) network: Arc<Network>,
+    pub(crate) log: Log<State>,
+    pub(crate) dir: Arc<DataDir>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl pb::replica_server::Replica for ReplicaService {
+    type TalkStream = Answers<pb::Frames>;
+    type FetchCheckpointStream = Answers<pb::CheckpointPiece>;
+
+    async fn talk(&self, request: Request<Streaming<pb::Frames>>) -> Result<Response<Answers<pb::Frames>>, Status> {
+        let (id, key) = replica(&request)?;
+        let mut frames = request.into_inner();
+        let first = timeout(GREETING_LIMIT, frames.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no greeting came"))??;
+        let greeted = greeting::check(&self.network.own, first, &id).map_err(|why| failure::unwelcome(&id, &why))?;
+        if self.log.read().cluster.replica(&id).is_none() {
+            self.network.met(greeted.from, &greeted.address);
+        }
+        let (answers, stream) = mpsc::channel(2);
+        // Room for it was made a line above.
+        answers.try_send(Ok(greeting::greeting(&self.network.own, greeted.from))).unwrap_or(());
+        let log = self.log.clone();
+        tokio::spawn(async move {
+            if let Err(status) = listen(&log, greeted.from, &id, key, frames).await {
+                // The peer may be gone already.
+                drop(answers.send(Err(status)).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn fetch_checkpoint(
+        &self,
+        request: Request<pb::FetchCheckpointRequest>,
+    ) -> Result<Response<Answers<pb::CheckpointPiece>>, Status> {
+        let (id, _) = replica(&request)?;
+        let to = cluster::number(&id).ok_or_else(|| Status::internal("a replica has a number"))?;
+        let asked = request.into_inner();
+        let log = self.log.clone();
+        let opened = tokio::task::spawn_blocking(move || log.open_checkpoint(asked.index)).await;
+        let file = match opened.map_err(|crash| Status::internal(crash.to_string()))? {
+            Ok(file) => file,
+            Err(error) => {
+                self.log.checkpoint_not_sent(to);
+                return Err(failure::checkpoint_gone(asked.index, &error));
+            }
+        };
+        let (pieces, stream) = mpsc::channel(4);
+        let log = self.log.clone();
+        tokio::task::spawn_blocking(move || send(&log, to, &*file, asked.offset, &pieces));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn fetch_opener(
+        &self,
+        request: Request<pb::FetchOpenerRequest>,
+    ) -> Result<Response<pb::FetchOpenerResponse>, Status> {
+        let (id, key) = replica(&request)?;
+        // Only who is a replica already, as far as this one knows: others ask again in a moment.
+        if self.log.read().cluster.standing(&id, key) != cluster::Standing::Member {
+            return Err(failure::replica_unknown_here(&id));
+        }
+        let opener =
+            Opener::read(&self.dir).map_err(|why| failure::unsigned(&crate::identity::Unsigned::Closed(why)))?;
+        tracing::info!(replica = %id, "a replica that joined was given the CA's opener");
+        Ok(Response::new(pb::FetchOpenerResponse { opener: opener.bits().to_vec() }))
+    }
+}
+
+/// Hands on what a peer says, until it ends or counts no more.
+async fn listen(
+    log: &Log<State>,
+    from: u64,
+    id: &ReplicaId,
+    key: KeyFingerprint,
+    mut frames: Streaming<pb::Frames>,
+) -> Result<(), Status> {
+    let mut state = log.watch();
+    loop {
+        tokio::select! {
+            said = frames.message() => match said {
+                Ok(Some(said)) => said.frames.into_iter().for_each(|frame| log.deliver(from, frame)),
+                // A connection that was cut is an end like any other.
+                Ok(None) | Err(_) => return Ok(()),
+            },
+            changed = state.changed() => {
+                changed.map_err(|_| Status::unavailable("the replica is ending"))?;
+                match state.borrow_and_update().cluster.standing(id, key) {
+                    cluster::Standing::Removed => return Err(failure::replica_removed(id)),
+                    cluster::Standing::OtherKey => return Err(failure::other_replica_key(id)),
+                    cluster::Standing::Member | cluster::Standing::Later | cluster::Standing::Unknown => {}
+                }
+            }
+        }
+    }
+}
+
+fn replica<T>(request: &Request<T>) -> Result<(ReplicaId, KeyFingerprint), Status> {
+    match caller(request)? {
+        Caller::Replica(id, key) => Ok((id, key)),
+        Caller::Anonymous | Caller::Agent(..) | Caller::User(..) => {
+            Err(Status::internal("the gate let somebody else in"))
+        }
+    }
+}
+
+/// Reads a checkpoint's file as fast as the peer takes it.
+fn send(
+    log: &Log<State>,
+    to: u64,
+    file: &dyn DiskFile,
+    mut offset: u64,
+    pieces: &mpsc::Sender<Result<pb::CheckpointPiece, Status>>,
+) {
+    let mut said: Option<Instant> = None;
+    loop {
+        let mut data = vec![0; PIECE];
+        match file.read_at(offset, &mut data) {
+            Ok(0) => return,
+            Ok(length) => {
+                data.truncate(length);
+                offset += length as u64;
+                if pieces.blocking_send(Ok(pb::CheckpointPiece { data })).is_err() {
+                    // It went on to something else, or comes again with what it has.
+                    return;
+                }
+            }
+            Err(error) => {
+                log.checkpoint_not_sent(to);
+                // The peer may be gone already.
+                drop(pieces.blocking_send(Err(Status::data_loss(error.to_string()))));
+                return;
+            }
+        }
+        if said.is_none_or(|at| at.elapsed() >= SENDING_EVERY) {
+            said = Some(Instant::now());
+            log.checkpoint_sending(to);
+        }
+    }
+}
