@@ -94,7 +94,7 @@ pub(crate) enum Verb {
     /// People, and what they may do
     #[command(subcommand)]
     User(UserVerb),
-    /// The cluster itself: its CA
+    /// The cluster itself: its replicas and its CA
     #[command(subcommand)]
     Cluster(ClusterVerb),
     /// Clusters that this command line can reach
@@ -193,6 +193,9 @@ mod tests {
             "user revoke eve",
             "context use prod",
             "apply -f x.toml",
+            "cluster add",
+            "cluster remove r2",
+            "cluster transfer r2",
             "cluster ca rotate",
         ] {
             let line = format!("mainstay {line} --yes");

@@ -35,6 +35,7 @@ fn exit_code(code: Code) -> ExitCode {
         Code::InvalidArgument => ExitCode::Usage,
         Code::Unavailable | Code::DeadlineExceeded => ExitCode::Unreachable,
         Code::PermissionDenied | Code::Unauthenticated => ExitCode::Denied,
+        Code::Unknown => ExitCode::Unknown,
         Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => ExitCode::Conflict,
         _ => ExitCode::Failed,
     }

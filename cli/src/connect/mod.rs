@@ -18,14 +18,32 @@ use mainstay_common::{
     },
 };
 use mainstay_proto::v1::{admin_client::AdminClient, operator_client::OperatorClient, viewer_client::ViewerClient};
-use tokio::{task::JoinHandle, time::timeout};
-use tonic::{Response, Status, transport::Channel};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tonic::{
+    Request, Response, Status,
+    metadata::MetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 pub(crate) use failure::Call;
 pub(crate) use home::{Home, Located};
 
 use crate::args::Global;
 
+/// Where the coordinator says who leads, host:port.
+const LEADER: &str = "mainstay-leader";
+/// Set by the coordinator where nothing changed, and the same in a moment may succeed.
+const AGAIN: &str = "mainstay-again";
+/// Set by whoever takes a replica's own view.
+const STALE: &str = "mainstay-stale";
+/// How long it is asked again where nothing changed: as long as choosing a leader may take.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Between two questions, from the second on.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long the end of the program waits for the context file to be fresh.
@@ -39,8 +57,40 @@ pub(crate) struct Session {
     located: Located,
     /// Only this address, whatever the context says.
     only: Option<String>,
+    /// A replica's own view is enough.
+    manner: Manner,
+    /// Who leads, as a replica said.
+    leader: Option<String>,
     channel: Option<(Channel, Verdict)>,
     keeping: Option<JoinHandle<()>>,
+}
+
+/// What every question says besides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    stale: bool,
+}
+
+impl Interceptor for Manner {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if self.stale {
+            request.metadata_mut().insert(STALE, MetadataValue::from_static("1"));
+        }
+        Ok(request)
+    }
+}
+
+/// A connection, and the manner in which it is asked.
+pub(crate) type Way = InterceptedService<Channel, Manner>;
+
+/// What is to be done about a question that was not answered.
+enum Next {
+    /// Ask there.
+    Leader(String),
+    /// Ask again, whomever.
+    Again,
+    /// Nothing.
+    Stop,
 }
 
 impl Session {
@@ -51,7 +101,14 @@ impl Session {
     pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
         let located = Home::of_env()?.resolve(global.context.as_deref())?;
         failure::check_dates(&located.context, now())?;
-        Ok(Self { located, only: global.coordinator.clone(), channel: None, keeping: None })
+        Ok(Self {
+            located,
+            only: global.coordinator.clone(),
+            manner: Manner { stale: global.stale },
+            leader: None,
+            channel: None,
+            keeping: None,
+        })
     }
 
     /// Who asks, and where.
@@ -65,10 +122,10 @@ impl Session {
     /// The answer, or that none came.
     pub(crate) async fn look<T>(
         &mut self,
-        ask: impl AsyncFnOnce(ViewerClient<Channel>) -> Result<Response<T>, Status>,
+        ask: impl AsyncFn(ViewerClient<Way>) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        let client = |channel| ViewerClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        self.call(Call::Looks, async |channel| ask(client(channel)).await).await
+        let client = |way| ViewerClient::new(way).max_decoding_message_size(MAX_ANSWER_BYTES);
+        self.call(Call::Looks, async |way| ask(client(way)).await).await
     }
 
     /// Asks for something that operators may do.
@@ -78,9 +135,9 @@ impl Session {
     pub(crate) async fn operate<T>(
         &mut self,
         call: Call,
-        ask: impl AsyncFnOnce(OperatorClient<Channel>) -> Result<Response<T>, Status>,
+        ask: impl AsyncFn(OperatorClient<Way>) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        self.call(call, async |channel| ask(OperatorClient::new(channel)).await).await
+        self.call(call, async |way| ask(OperatorClient::new(way)).await).await
     }
 
     /// Asks for something that administrators may do.
@@ -90,36 +147,84 @@ impl Session {
     pub(crate) async fn administer<T>(
         &mut self,
         call: Call,
-        ask: impl AsyncFnOnce(AdminClient<Channel>) -> Result<Response<T>, Status>,
+        ask: impl AsyncFn(AdminClient<Way>) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        let client = |channel| AdminClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        self.call(call, async |channel| ask(client(channel)).await).await
+        let client = |way| AdminClient::new(way).max_decoding_message_size(MAX_ANSWER_BYTES);
+        self.call(call, async |way| ask(client(way)).await).await
     }
 
+    /// Asks whoever can answer: a replica that cannot says who leads, and during a change of leaders it is asked again.
     async fn call<T>(
         &mut self,
         call: Call,
-        ask: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>,
+        ask: impl AsyncFn(Way) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        let (channel, verdict) = self.connected().await?;
-        let failure = match timeout(ANSWER, ask(channel)).await {
+        let until = Instant::now() + PATIENCE;
+        for attempt in 0.. {
+            let (failure, next) = match self.ask(call, &ask).await {
+                Ok(answer) => return Ok(answer),
+                Err(missed) => missed,
+            };
+            let leader = match next {
+                Next::Leader(leader) if self.only.is_none() => Some(leader),
+                Next::Again => None,
+                Next::Leader(_) | Next::Stop => return Err(failure),
+            };
+            if Instant::now() >= until {
+                return Err(failure);
+            }
+            self.channel = None;
+            if attempt > 0 || leader.is_none() {
+                sleep(PAUSE).await;
+            }
+            self.leader = leader;
+        }
+        unreachable!("it is asked until it is answered or given up")
+    }
+
+    async fn ask<T>(
+        &mut self,
+        call: Call,
+        ask: &impl AsyncFn(Way) -> Result<Response<T>, Status>,
+    ) -> Result<T, (Failure, Next)> {
+        let (channel, verdict) = self.connected().await.map_err(|failure| (failure, Next::Stop))?;
+        let way = InterceptedService::new(channel, self.manner);
+        // A question that changes nothing is free, as long as there is somebody else to ask.
+        let others = call == Call::Looks && self.only.is_none() && self.located.context.addresses.len() > 1;
+        let lost = || if others { Next::Again } else { Next::Stop };
+        let (failure, next) = match timeout(ANSWER, ask(way)).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) => failure::certificate_refused(&status, &verdict, &self.located.context, now())
-                .unwrap_or_else(|| failure::from_status(&status, call)),
-            Err(_) => failure::lost(call, &format!("no answer within {}s", ANSWER.as_secs())),
+            Ok(Err(status)) => match failure::certificate_refused(&status, &verdict, &self.located.context, now()) {
+                Some(failure) => (failure, Next::Stop),
+                None => {
+                    let failure = failure::from_status(&status, call);
+                    let leader = status.metadata().get(LEADER).and_then(|leader| leader.to_str().ok());
+                    let next = match leader {
+                        Some(leader) => Next::Leader(leader.to_owned()),
+                        None if status.metadata().contains_key(AGAIN) => Next::Again,
+                        None if failure.code == ExitCode::Unreachable => lost(),
+                        None => Next::Stop,
+                    };
+                    (failure, next)
+                }
+            },
+            Err(_) => (failure::lost(call, &format!("no answer within {}s", ANSWER.as_secs())), lost()),
         };
         if matches!(failure.code, ExitCode::Unreachable | ExitCode::Unknown) {
             self.channel = None;
         }
-        Err(failure)
+        Err((failure, next))
     }
 
     async fn connected(&mut self) -> Result<(Channel, Verdict), Failure> {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
-        let addresses =
-            self.only.as_ref().map_or_else(|| self.located.context.addresses.clone(), |only| vec![only.clone()]);
+        let others = self.located.context.addresses.iter().filter(|address| Some(*address) != self.leader.as_ref());
+        let addresses = match &self.only {
+            Some(only) => vec![only.clone()],
+            None => self.leader.iter().chain(others).cloned().collect(),
+        };
         let (address, channel, verdict) = watched(&self.located, &addresses).await?;
         self.channel = Some((channel.clone(), verdict.clone()));
         let answered = self.only.is_none().then_some(address);

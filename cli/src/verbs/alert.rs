@@ -59,7 +59,7 @@ pub(crate) async fn run(verb: AlertVerb, global: &Global) -> Result<(), Failure>
 }
 
 async fn fetch(session: &mut Session, request: pb::ListAlertsRequest) -> Result<Vec<AlertRow>, Failure> {
-    let answer = session.look(async |mut viewer| viewer.list_alerts(request).await).await?;
+    let answer = session.look(async |mut viewer| viewer.list_alerts(request.clone()).await).await?;
     Ok(answer.rows.into_iter().map(AlertRow::from).collect())
 }
 
@@ -135,7 +135,7 @@ impl Delivery {
 
 async fn show(id: &str, global: &Global, session: &mut Session) -> Result<(), Failure> {
     let request = pb::GetAlertRequest { id: id.to_owned() };
-    let answer = session.look(async |mut viewer| viewer.get_alert(request).await).await?;
+    let answer = session.look(async |mut viewer| viewer.get_alert(request.clone()).await).await?;
     let Some(row) = answer.row else {
         let all = pb::ListAlertsRequest { all: true, ..pb::ListAlertsRequest::default() };
         let names: Vec<String> = fetch(session, all).await?.iter().map(AlertRow::name).collect();

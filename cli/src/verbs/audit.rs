@@ -52,7 +52,7 @@ pub(crate) async fn run(args: AuditArgs, global: &Global) -> Result<(), Failure>
         };
         let actor = args.actor.clone().unwrap_or_default();
         let request = pb::ListAuditRequest { since_ms: since.0, actor, limit: args.limit };
-        let answer = session.look(async |mut viewer| viewer.list_audit(request).await).await?;
+        let answer = session.look(async |mut viewer| viewer.list_audit(request.clone()).await).await?;
         let rows: Vec<AuditRow> = answer.rows.into_iter().map(AuditRow::from).collect();
         let mut listing = Listing::new(rows, "nothing was decided in that time").sorted(());
         if answer.more {

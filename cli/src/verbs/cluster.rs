@@ -1,5 +1,7 @@
 //! `mainstay cluster`.
 
+mod members;
+
 use clap::{Args, Subcommand};
 use data_encoding::HEXLOWER;
 use mainstay_common::{Failure, Timestamp, text::Shown};
@@ -7,14 +9,24 @@ use mainstay_proto::v1 as pb;
 use serde::Serialize;
 
 use crate::{
-    args::{Global, YesArgs},
+    args::{Global, WatchArgs, YesArgs},
     connect::{Call, Session},
     output::{Format, json, out, row::rfc3339},
 };
 
+use members::{RemoveArgs, TransferArgs};
+
 /// The cluster itself.
 #[derive(Subcommand, Debug)]
 pub(crate) enum ClusterVerb {
+    /// How the replicas stand, as the leader knows it; with --stale, as one replica does
+    Status(WatchArgs),
+    /// Make a token for one more replica, and print the lines that use it
+    Add(YesArgs),
+    /// Take a replica out for good; where it leads, another one leads first
+    Remove(RemoveArgs),
+    /// Have another replica lead
+    Transfer(TransferArgs),
     /// The CA that everybody's certificates are by
     #[command(subcommand)]
     Ca(CaVerb),
@@ -46,6 +58,10 @@ pub(crate) struct RotateArgs {
 pub(crate) async fn run(verb: ClusterVerb, global: &Global) -> Result<(), Failure> {
     let mut session = Session::open(global)?;
     match verb {
+        ClusterVerb::Status(watch) => members::status(watch, global, &mut session).await,
+        ClusterVerb::Add(_) => members::add(global, &mut session).await,
+        ClusterVerb::Remove(args) => members::remove(args, &mut session).await,
+        ClusterVerb::Transfer(args) => members::transfer(args, &mut session).await,
         ClusterVerb::Ca(CaVerb::Status) => status(global, &mut session).await,
         ClusterVerb::Ca(CaVerb::Rotate(args)) => rotate(args, global, &mut session).await,
     }?;

@@ -81,7 +81,7 @@ pub(super) fn unknown_notes<'a>(
 
 async fn show(args: &Which, global: &Global, session: &mut Session) -> Result<(), Failure> {
     let fetch = async |session: &mut Session, request: pb::ListRequest| {
-        let answer = session.look(async |mut viewer| viewer.list_containers(request).await).await?;
+        let answer = session.look(async |mut viewer| viewer.list_containers(request.clone()).await).await?;
         Ok(answer
             .rows
             .into_iter()

@@ -48,7 +48,7 @@ async fn ls(args: &ListArgs<MountOrder>, global: &Global, session: &mut Session)
 
 async fn show(args: &Which, global: &Global, session: &mut Session) -> Result<(), Failure> {
     let fetch = async |session: &mut Session, request: pb::ListRequest| {
-        let answer = session.look(async |mut viewer| viewer.list_mounts(request).await).await?;
+        let answer = session.look(async |mut viewer| viewer.list_mounts(request.clone()).await).await?;
         Ok(answer
             .rows
             .into_iter()

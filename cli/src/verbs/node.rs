@@ -109,7 +109,7 @@ async fn ls(args: &ListArgs<NodeOrder>, global: &Global, session: &mut Session) 
 
 async fn show(name: String, global: &Global, session: &mut Session) -> Result<(), Failure> {
     let request = pb::GetNodeRequest { name };
-    let answer = session.look(async |mut viewer| viewer.get_node(request).await).await?;
+    let answer = session.look(async |mut viewer| viewer.get_node(request.clone()).await).await?;
     let row = NodeRow::from(answer.row.clone().unwrap_or_default());
     let text = match global.output {
         Format::Json => json::pretty(&whole(&row, &answer))?,
@@ -276,7 +276,7 @@ async fn label(args: LabelArgs, global: &Global, session: &mut Session) -> Resul
     let set: HashMap<String, String> = args.labels.into_iter().collect();
     let request = pb::LabelNodeRequest { name: name.clone(), set };
     let call = Call::Changes("mainstay node ls -o wide");
-    let answer = session.operate(call, async |mut operator| operator.label_node(request).await).await?;
+    let answer = session.operate(call, async |mut operator| operator.label_node(request.clone()).await).await?;
     let row = NodeRow::from(pb::NodeRow { name, labels: answer.labels, ..pb::NodeRow::default() });
     out::say(&match global.output {
         Format::Json => json::pretty(&Labelled { name: &row.name(), labels: &row.labels })?,
@@ -297,7 +297,7 @@ async fn rm(name: String, yes: YesArgs, session: &mut Session) -> Result<(), Fai
     let shown = Shown::new(&name).to_string();
     // Before anybody is asked: whether it is there, and in what state.
     let request = pb::GetNodeRequest { name: name.clone() };
-    let there = session.look(async |mut viewer| viewer.get_node(request).await).await?;
+    let there = session.look(async |mut viewer| viewer.get_node(request.clone()).await).await?;
     let row = NodeRow::from(there.row.unwrap_or_default());
     let state = row.state.map_or("unknown", mainstay_common::state::NodeState::as_str);
     let cluster = Shown::new(&session.context().cluster).to_string();
@@ -306,7 +306,7 @@ async fn rm(name: String, yes: YesArgs, session: &mut Session) -> Result<(), Fai
     super::confirm(&question, yes.yes, &format!("mainstay node rm {shown}"))?;
     let call = Call::Changes("mainstay node ls");
     let request = pb::RemoveNodeRequest { name };
-    session.administer(call, async |mut admin| admin.remove_node(request).await).await?;
+    session.administer(call, async |mut admin| admin.remove_node(request.clone()).await).await?;
     out::say(&format!("{shown} removed\n"))?;
     out::remark(
         "to bring it back: mainstay-agent enroll with a fresh token (mainstay token create), in a new data directory",

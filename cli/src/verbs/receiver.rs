@@ -63,7 +63,7 @@ struct Tested {
 async fn test(name: String, global: &Global, session: &mut Session) -> Result<(), Failure> {
     let request = pb::TestReceiverRequest { name: name.clone() };
     let call = Call::Changes("mainstay receiver ls");
-    let owed = session.operate(call, async |mut operator| operator.test_receiver(request).await).await?;
+    let owed = session.operate(call, async |mut operator| operator.test_receiver(request.clone()).await).await?;
     let row = outcome(&owed.delivery, &name, session).await?;
     let state = DeliveryState::from_number(row.state);
     let shown = Shown::new(&name).to_string();
@@ -104,7 +104,8 @@ async fn outcome(delivery: &str, receiver: &str, session: &mut Session) -> Resul
     loop {
         again.tick().await;
         let request = pb::GetDeliveryRequest { id: delivery.to_owned(), receiver: receiver.to_owned() };
-        let row = session.look(async |mut viewer| viewer.get_delivery(request).await).await?.row.unwrap_or_default();
+        let row =
+            session.look(async |mut viewer| viewer.get_delivery(request.clone()).await).await?.row.unwrap_or_default();
         let ended = match DeliveryState::from_number(row.state) {
             Some(DeliveryState::Delivered | DeliveryState::GivenUp) => true,
             Some(DeliveryState::Owed) => row.attempts > 0,

@@ -19,6 +19,11 @@ use crate::{
     output::{Format, json, listing::Listing, out, row::rfc3339, rows::TokenRow},
 };
 
+/// How long a token counts where nobody says.
+const AGENT_TTL: Duration = Duration::from_secs(3_600);
+/// The same for a replica, which will know everything.
+const REPLICA_TTL: Duration = Duration::from_secs(15 * 60);
+
 /// Join tokens, which turn a machine into a node.
 #[derive(Subcommand, Debug)]
 pub(crate) enum TokenVerb {
@@ -42,9 +47,9 @@ pub(crate) struct CreateArgs {
     /// What its holder becomes: agent or replica
     #[arg(long, default_value = "agent", value_parser = ["agent", "replica"], hide_possible_values = true)]
     role: String,
-    /// How long it counts, 24h at most
-    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_span)]
-    ttl: Duration,
+    /// How long it counts: 24h at most, 15m for a replica [default: 1h, 15m for a replica]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    ttl: Option<Duration>,
     /// How many machines it admits
     #[arg(long, value_name = "N", default_value_t = 1)]
     uses: u32,
@@ -75,10 +80,11 @@ struct Created<'a> {
 }
 
 async fn create(args: CreateArgs, global: &Global, session: &mut Session) -> Result<(), Failure> {
-    let ttl_ms = u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX);
+    let usual = if args.role == "replica" { REPLICA_TTL } else { AGENT_TTL };
+    let ttl_ms = u64::try_from(args.ttl.unwrap_or(usual).as_millis()).unwrap_or(u64::MAX);
     let request = pb::CreateTokenRequest { role: args.role, ttl_ms, uses: args.uses };
     let call = Call::Changes("mainstay token ls");
-    let made = session.administer(call, async |mut admin| admin.create_token(request).await).await?;
+    let made = session.administer(call, async |mut admin| admin.create_token(request.clone()).await).await?;
     let expires_at = Timestamp(made.expires_at_ms);
     let object = Created { id: &made.id, token: &made.token, role: &made.role, expires_at: Some(expires_at) };
     out::say(&match global.output {
@@ -91,8 +97,9 @@ async fn create(args: CreateArgs, global: &Global, session: &mut Session) -> Res
         let machines = if args.uses == 1 { "one machine".to_owned() } else { format!("{} machines", args.uses) };
         let address = session.context().addresses.first().map_or("HOST:PORT", String::as_str);
         out::remark(&format!(
-            "for {machines}, within {}; there, as root: mainstay-agent enroll --token-file FILE --coordinator {address}",
-            span(expires_at.since(now()).max(Duration::from_secs(1)))
+            "for {machines}, within {}; there, as root: {} --token-file FILE --coordinator {address}",
+            span(expires_at.since(now()).max(Duration::from_secs(1))),
+            if made.role == "replica" { "mainstay-coordinator join" } else { "mainstay-agent enroll" }
         ));
     }
     Ok(())
@@ -113,7 +120,7 @@ async fn revoke(id: String, session: &mut Session) -> Result<(), Failure> {
     let shown = Shown::new(&id).to_string();
     let request = pb::RevokeTokenRequest { id };
     let call = Call::Changes("mainstay token ls");
-    session.administer(call, async |mut admin| admin.revoke_token(request).await).await?;
+    session.administer(call, async |mut admin| admin.revoke_token(request.clone()).await).await?;
     out::say(&format!("{shown} revoked\n"))?;
     out::remark("nodes that came in with it stay; mainstay node rm takes one out");
     Ok(())

@@ -131,7 +131,7 @@ async fn add(args: AddArgs, global: &Global, session: &mut Session) -> Result<()
     let csr = signing_request(&key).map_err(|error| failed(error.to_string()))?;
     let request = pb::AddUserRequest { name: args.name.to_string(), role: args.role.clone(), csr };
     let call = Call::Changes("mainstay user ls");
-    let added = session.administer(call, async |mut admin| admin.add_user(request).await).await?;
+    let added = session.administer(call, async |mut admin| admin.add_user(request.clone()).await).await?;
     let odd = |why: String| Failure::new(ExitCode::Failed, "the coordinator's answer does not fit", why, "report this");
     let context = Context {
         cluster: added.cluster,
@@ -181,7 +181,7 @@ async fn revoke(name: String, yes: YesArgs, session: &mut Session) -> Result<(),
     super::confirm(&question, yes.yes, &format!("mainstay user revoke {shown}"))?;
     let request = pb::RevokeUserRequest { name };
     let call = Call::Changes("mainstay user ls");
-    session.administer(call, async |mut admin| admin.revoke_user(request).await).await?;
+    session.administer(call, async |mut admin| admin.revoke_user(request.clone()).await).await?;
     out::say(&format!("{shown} revoked\n"))?;
     out::remark(&format!("to let {shown} in again: mainstay user add {shown} --role ROLE --out FILE"));
     Ok(())

@@ -51,7 +51,7 @@ async fn ls(args: &ListArgs<VolumeOrder>, global: &Global, session: &mut Session
 
 async fn show(args: &Which, global: &Global, session: &mut Session) -> Result<(), Failure> {
     let fetch = async |session: &mut Session, request: pb::ListRequest| {
-        let answer = session.look(async |mut viewer| viewer.list_volumes(request).await).await?;
+        let answer = session.look(async |mut viewer| viewer.list_volumes(request.clone()).await).await?;
         Ok(answer
             .rows
             .into_iter()

@@ -59,7 +59,7 @@ pub(crate) async fn run(args: ApplyArgs, global: &Global) -> Result<(), Failure>
 
 async fn declare(session: &mut Session, request: pb::DeclareRequest) -> Result<pb::DeclareResponse, Failure> {
     let call = Call::Changes("mainstay apply --dry-run shows what is left to change");
-    session.administer(call, async |mut admin| admin.declare(request).await).await
+    session.administer(call, async |mut admin| admin.declare(request.clone()).await).await
 }
 
 fn report(planned: &[pb::Change], dry_run: bool, global: &Global) -> Result<(), Failure> {
