@@ -12,6 +12,7 @@ mod dev;
 mod disks;
 mod hostile_engine;
 mod mounts;
+mod replicas;
 mod set_up;
 mod shares;
 mod swarm;

@@ -1,0 +1,228 @@
+//! A cluster of several replicas as an operator makes it: separate processes, killed and started as stories want.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Daemon, Outcome, Program, eventually, machine::free_port, wait::holds};
+
+/// How long a change of who decides may take.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// One replica's process, and where it is.
+#[derive(Debug)]
+pub struct Member {
+    daemon: Option<Daemon>,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Where it serves agents and operators.
+    pub listen: String,
+    peers: String,
+    http: String,
+}
+
+/// Replicas by id, all on loopback; everything ends with this value.
+#[derive(Debug)]
+pub struct Replicas {
+    members: BTreeMap<String, Member>,
+    folder: TempDir,
+}
+
+impl Replicas {
+    /// The first by `init`, the others by `join`; all decide when this returns.
+    ///
+    /// # Panics
+    /// Where any of it fails.
+    #[must_use]
+    pub fn found(count: usize) -> Self {
+        let folder = tempfile::Builder::new().prefix("mainstay-").tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let mut replicas = Self { members: BTreeMap::new(), folder };
+        let first = replicas.place("first");
+        let mut init = Program::Coordinator.command();
+        init.arg("init").arg("--data-dir").arg(&first.data).args(["--cluster", "lab", "--advertise", &first.listen]);
+        Outcome::of(init.args(["--peer-advertise", &first.peers])).done();
+        let context = replicas.context();
+        fs::copy(first.data.join("admin.context"), context).unwrap_or_else(|error| panic!("{error}"));
+        replicas.members.insert("r1".into(), first);
+        replicas.start("r1");
+        for _ in 1..count {
+            replicas.add();
+        }
+        replicas.settle();
+        replicas
+    }
+
+    fn place(&self, name: &str) -> Member {
+        let address = || format!("127.0.0.1:{}", free_port());
+        let data = self.folder.path().join(name);
+        Member { daemon: None, data, listen: address(), peers: address(), http: address() }
+    }
+
+    /// The administrator's context, which learns every address in use.
+    #[must_use]
+    pub fn context(&self) -> PathBuf {
+        self.folder.path().join("admin.context")
+    }
+
+    /// A place for whatever belongs to the story.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `cluster add`, `join` and `run`; the new replica's id. It need not decide yet.
+    ///
+    /// # Panics
+    /// Where any of it fails.
+    pub fn add(&mut self) -> String {
+        let member = self.place(&format!("joined-{}", free_port()));
+        let made = self.mainstay(&["cluster", "add", "-o", "json"]).json();
+        let token = self.folder.path().join("replica.token");
+        let written = fs::write(&token, made["token"].as_str().unwrap_or_default());
+        written.unwrap_or_else(|error| panic!("{error}"));
+        let any = self.members.values().find(|member| member.daemon.is_some());
+        let any = any.unwrap_or_else(|| panic!("nobody to join"));
+        let mut join = Program::Coordinator.command();
+        join.arg("join").arg("--data-dir").arg(&member.data).arg("--token-file").arg(&token);
+        join.args(["--coordinator", &any.listen, "--advertise", &member.listen, "--peer-advertise", &member.peers]);
+        let told = Outcome::of(&mut join).done();
+        let id = told.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        self.members.insert(id.clone(), member);
+        self.start(&id);
+        id
+    }
+
+    /// Starts one that does not run, and waits until it serves.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn start(&mut self, id: &str) {
+        self.begin(id);
+        self.daemon(id).is_ready();
+    }
+
+    /// Starts one, and does not wait.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn begin(&mut self, id: &str) {
+        let member = self.member(id);
+        let mut run = Program::Coordinator.command();
+        run.arg("run").arg("--data-dir").arg(&member.data).args(["--listen", &member.listen]);
+        run.args(["--peer-listen", &member.peers, "--http", &member.http]);
+        member.daemon = Some(Daemon::start(id, &mut run));
+    }
+
+    /// A replica.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn member(&mut self, id: &str) -> &mut Member {
+        self.members.get_mut(id).unwrap_or_else(|| panic!("there is no replica {id}"))
+    }
+
+    /// A running replica.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn daemon(&mut self, id: &str) -> &mut Daemon {
+        self.member(id).daemon.as_mut().unwrap_or_else(|| panic!("{id} does not run"))
+    }
+
+    /// Takes a replica's process out, to stop or to kill it.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn take(&mut self, id: &str) -> Daemon {
+        self.member(id).daemon.take().unwrap_or_else(|| panic!("{id} does not run"))
+    }
+
+    /// Every id, also of those that do not run.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        self.members.keys().cloned().collect()
+    }
+
+    /// Every address that agents and operators dial.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.members.values().map(|member| member.listen.clone()).collect()
+    }
+
+    /// The command line as the administrator, not started yet.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Program::Mainstay.command();
+        command.env("MAINSTAY_HOME", self.folder.path().join("home"));
+        command.arg("--context").arg(self.context()).args(words);
+        command
+    }
+
+    /// The command line as the administrator.
+    #[must_use]
+    pub fn mainstay(&self, words: &[&str]) -> Outcome {
+        Outcome::of(&mut self.command(words))
+    }
+
+    /// `cluster status`.
+    ///
+    /// # Panics
+    /// Where nobody leads in time.
+    #[must_use]
+    pub fn status(&self) -> Vec<Value> {
+        eventually("the leader tells how the replicas stand", SETTLING, || {
+            let told = self.mainstay(&["cluster", "status", "-o", "json"]);
+            if told.code == 0 { Ok(told.rows()) } else { Err(told.stderr) }
+        })
+    }
+
+    /// Who leads.
+    ///
+    /// # Panics
+    /// Where nobody does.
+    #[must_use]
+    pub fn leader(&self) -> String {
+        let rows = self.status();
+        let leader = rows.iter().find(|row| row["role"] == "leader").unwrap_or_else(|| panic!("no leader: {rows:?}"));
+        leader["replica"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until all decide, answer and have what is committed.
+    ///
+    /// # Panics
+    /// When they do not in time.
+    pub fn settle(&self) {
+        eventually("all replicas decide", SETTLING, || {
+            let rows = self.status();
+            let is_well = |row: &Value| row["role"] != "learner" && row["healthy"] == true && row["lag_entries"] == 0;
+            holds(rows.len() == self.members.len() && rows.iter().all(is_well), || format!("{rows:?}"))
+        });
+    }
+
+    /// Forgets one that was removed.
+    pub fn forget(&mut self, id: &str) {
+        self.members.remove(id);
+    }
+
+    /// Asks until a write is answered; how long that took.
+    ///
+    /// # Panics
+    /// When none is in time.
+    #[must_use]
+    pub fn until_written(&self) -> Duration {
+        let begun = Instant::now();
+        eventually("a write succeeds", SETTLING, || {
+            let made = self.mainstay(&["token", "create"]);
+            if made.code == 0 { Ok(()) } else { Err(made.stderr) }
+        });
+        begun.elapsed()
+    }
+}

@@ -1,0 +1,211 @@
+//! Several replicas: what was decided survives the death of any of them, and of all.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use mainstay_tests::{Daemon, Outcome, Program, Replicas, eventually, wait::holds};
+
+/// Ids of every token that is known.
+fn tokens(replicas: &Replicas) -> BTreeSet<String> {
+    let rows = eventually("tokens are listed", Duration::from_secs(20), || {
+        let listed = replicas.mainstay(&["token", "ls", "-o", "json"]);
+        if listed.code == 0 { Ok(listed.rows()) } else { Err(listed.stderr) }
+    });
+    rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn write(replicas: &Replicas) -> Outcome {
+    replicas.mainstay(&["token", "create", "-o", "json"])
+}
+
+#[test]
+fn what_was_answered_survives_the_leaders_death_and_everybodys() {
+    let mut replicas = Replicas::found(3);
+    let first = write(&replicas).json()["id"].as_str().unwrap().to_owned();
+    let leader = replicas.leader();
+    replicas.take(&leader).kill();
+    println!("failover, until the command line is answered again: {:?}", replicas.until_written());
+    assert_ne!(replicas.leader(), leader);
+    let second = write(&replicas).json()["id"].as_str().unwrap().to_owned();
+    replicas.start(&leader);
+    replicas.settle();
+    assert!(tokens(&replicas).is_superset(&[first.clone(), second.clone()].into()));
+
+    for id in replicas.ids() {
+        replicas.take(&id).kill();
+    }
+    for id in replicas.ids() {
+        replicas.begin(&id);
+    }
+    for id in replicas.ids() {
+        replicas.daemon(&id).is_ready();
+    }
+    replicas.settle();
+    assert!(tokens(&replicas).is_superset(&[first, second].into()));
+}
+
+#[test]
+fn a_rolling_restart_costs_no_write() {
+    let mut replicas = Replicas::found(3);
+    let done = AtomicBool::new(false);
+    let observer = Observer::of(&replicas);
+    let (written, failed) = thread::scope(|scope| {
+        let writer = scope.spawn(|| observer.write_until(&done));
+        for id in replicas.ids() {
+            replicas.take(&id).stop();
+            replicas.start(&id);
+            replicas.settle();
+        }
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    assert!(failed.is_empty(), "{} of {} failed: {failed:?}", failed.len(), failed.len() + written.len());
+    assert!(tokens(&replicas).is_superset(&written.into_iter().collect()));
+}
+
+/// A second administrator, who only has the context.
+struct Observer {
+    context: std::path::PathBuf,
+    home: std::path::PathBuf,
+}
+
+impl Observer {
+    fn of(replicas: &Replicas) -> Self {
+        let context = replicas.folder().join("second.context");
+        std::fs::copy(replicas.context(), &context).unwrap();
+        Self { context, home: replicas.folder().join("second") }
+    }
+
+    fn write_until(&self, done: &AtomicBool) -> (Vec<String>, Vec<String>) {
+        let (mut written, mut failed) = (Vec::new(), Vec::new());
+        while !done.load(Ordering::Relaxed) {
+            let mut command = Program::Mainstay.command();
+            command.env("MAINSTAY_HOME", &self.home).arg("--context").arg(&self.context);
+            let made = Outcome::of(command.args(["token", "create", "-o", "json"]));
+            if made.code == 0 {
+                written.push(made.json()["id"].as_str().unwrap().to_owned());
+            } else {
+                failed.push(format!("exit code {}: {}", made.code, made.stderr));
+            }
+        }
+        (written, failed)
+    }
+}
+
+#[test]
+fn replicas_are_added_and_removed_while_somebody_writes() {
+    let mut replicas = Replicas::found(1);
+    let done = AtomicBool::new(false);
+    let observer = Observer::of(&replicas);
+    let (written, failed) = thread::scope(|scope| {
+        let writer = scope.spawn(|| observer.write_until(&done));
+        assert_eq!(replicas.add(), "r2");
+        replicas.settle();
+        assert_eq!(replicas.add(), "r3");
+        replicas.settle();
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(tokens(&replicas).is_superset(&written.into_iter().collect()));
+
+    // The leader goes: another one leads first, and does it.
+    let leader = replicas.leader();
+    replicas.mainstay(&["cluster", "remove", &leader, "--yes"]).done();
+    let mut gone = replicas.take(&leader);
+    assert_eq!(gone.ends(Duration::from_secs(20)), 4, "{}", gone.said());
+    assert!(gone.said().contains("removed"), "{}", gone.said());
+    // It says so again, however often it is started.
+    replicas.begin(&leader);
+    assert_eq!(replicas.daemon(&leader).ends(Duration::from_secs(20)), 4);
+    replicas.forget(&leader);
+    replicas.settle();
+    let refused = replicas.mainstay(&["cluster", "remove", &leader, "--yes"]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert_eq!(replicas.add(), "r4", "an id is never used again");
+    replicas.settle();
+}
+
+#[test]
+fn no_majority_is_given_up() {
+    let mut replicas = Replicas::found(3);
+    let leader = replicas.leader();
+    let others: Vec<_> = replicas.ids().into_iter().filter(|id| *id != leader).collect();
+    replicas.take(&others[0]).kill();
+    eventually("the leader misses it", Duration::from_secs(10), || {
+        let rows = replicas.status();
+        holds(rows.iter().any(|row| row["replica"] == others[0] && row["healthy"] == false), || format!("{rows:?}"))
+    });
+    let refused = replicas.mainstay(&["cluster", "remove", &others[1], "--yes"]).refused(5);
+    assert!(refused.contains("majority"), "{refused}");
+    replicas.mainstay(&["cluster", "remove", &others[0], "--yes"]).done();
+    replicas.forget(&others[0]);
+    replicas.settle();
+}
+
+#[test]
+fn any_replica_answers_and_the_command_line_finds_the_leader() {
+    let mut replicas = Replicas::found(3);
+    let leader = replicas.leader();
+    let follower = replicas.ids().into_iter().find(|id| *id != leader).unwrap();
+    let address = replicas.member(&follower).listen.clone();
+    // Reads are those of the whole cluster, also from a follower.
+    let made = write(&replicas).json()["id"].as_str().unwrap().to_owned();
+    let listed = replicas.mainstay(&["token", "ls", "-o", "json", "--coordinator", &address]).rows();
+    assert!(listed.iter().any(|row| row["id"] == *made), "{listed:?}");
+    let refused = replicas.mainstay(&["token", "create", "--coordinator", &address]).refused(5);
+    assert!(refused.contains("does not lead") && refused.contains(&leader), "{refused}");
+    let stale = replicas.mainstay(&["cluster", "status", "-o", "json", "--stale", "--coordinator", &address]).rows();
+    assert_eq!(stale.len(), 3);
+    // With a context that knows only a follower.
+    let context = std::fs::read_to_string(replicas.context()).unwrap();
+    let mut table: toml::Table = context.parse().unwrap();
+    table.insert("addresses".into(), toml::Value::Array(vec![address.into()]));
+    let only = replicas.folder().join("only.context");
+    std::fs::write(&only, table.to_string()).unwrap();
+    let mut command = Program::Mainstay.command();
+    command.env("MAINSTAY_HOME", replicas.folder().join("home")).arg("--context").arg(&only);
+    Outcome::of(command.args(["token", "create"])).done();
+
+    replicas.mainstay(&["cluster", "transfer", &follower]).done();
+    assert_eq!(replicas.leader(), follower);
+}
+
+#[test]
+fn an_agent_speaks_to_every_replica_also_to_one_that_joins_later() {
+    let mut replicas = Replicas::found(1);
+    let token = replicas.folder().join("agent.token");
+    std::fs::write(&token, replicas.mainstay(&["token", "create"]).done()).unwrap();
+    let folder = replicas.folder().join("agent");
+    let mut enroll = Program::Agent.command();
+    enroll.arg("enroll").arg("--data-dir").arg(&folder).arg("--token-file").arg(&token);
+    Outcome::of(enroll.args(["--coordinator", &replicas.addresses()[0], "--name", "n1"])).done();
+    let mut run = Program::Agent.command();
+    run.arg("run").arg("--data-dir").arg(&folder).args(["--interval", "1s", "--docker-socket", "/nonexistent/engine"]);
+    let mut agent = Daemon::start("agent", &mut run);
+    agent.is_ready();
+    replicas.add();
+    replicas.add();
+    replicas.settle();
+    for address in replicas.addresses() {
+        eventually(&format!("{address} sees n1"), Duration::from_secs(30), || {
+            let words = ["node", "ls", "-o", "json", "--coordinator", &address];
+            let rows = replicas.mainstay(&words).rows();
+            holds(rows.iter().any(|row| row["name"] == "n1" && row["state"] == "ready"), || format!("{rows:?}"))
+        });
+    }
+    let leader = replicas.leader();
+    replicas.take(&leader).kill();
+    eventually("the next leader has seen it all along", Duration::from_secs(20), || {
+        let listed = replicas.mainstay(&["node", "ls", "-o", "json"]);
+        if listed.code != 0 {
+            return Err(listed.stderr);
+        }
+        let rows = listed.rows();
+        holds(rows.iter().any(|row| row["name"] == "n1" && row["state"] == "ready"), || format!("{rows:?}"))
+    });
+}
