@@ -84,7 +84,29 @@ fn it_starts_again_when_all_its_certificates_ran_out() {
 }
 
 #[test]
-fn more_than_one_replica_is_refused() {
+fn three_replicas_survive_a_transfer_and_a_second_start() {
+    let home = tempfile::tempdir().unwrap();
+    let three = || {
+        let mut dev = Daemon::start("dev", &mut command(home.path(), &["dev", "--replicas", "3", "--interval", "1s"]));
+        dev.is_ready();
+        dev
+    };
+    let mut dev = three();
+    assert!(mainstay(home.path(), &["status"]).done().contains("3/3 replicas"));
+    mainstay(home.path(), &["cluster", "transfer", "r2"]).done();
+    assert!(mainstay(home.path(), &["status"]).done().contains("leader r2"));
+    let token = mainstay(home.path(), &["token", "create", "-o", "json"]).json();
+    dev.signal(Signal::INT);
+    assert_eq!(dev.ends(Duration::from_secs(8)), 0, "{}", dev.said());
+    let alone = Outcome::of(&mut command(home.path(), &["dev"])).refused(2);
+    assert!(alone.contains("--replicas 3"), "{alone}");
+    let _dev = three();
+    let tokens = mainstay(home.path(), &["token", "ls", "-o", "json"]).rows();
+    assert!(tokens.iter().any(|row| row["id"] == token["id"]), "{tokens:?}");
+}
+
+#[test]
+fn an_even_number_of_replicas_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let refused = Outcome::of(&mut command(home.path(), &["dev", "--replicas", "2"])).refused(2);
     assert!(refused.contains("dev cannot run 2 replicas"), "{refused}");

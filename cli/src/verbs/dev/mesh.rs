@@ -12,11 +12,15 @@ use mainstay_coordinator::{Lives, ServeConfig, Started};
 use mainstay_proto::v1::{self as pb, viewer_client::ViewerClient};
 use tokio::{
     sync::oneshot,
-    task::{JoinError, JoinHandle},
+    task::{JoinError, JoinHandle, JoinSet},
 };
 use tonic::transport::Channel;
 
-use super::{DevArgs, identities, screen};
+use super::{
+    DevArgs, identities,
+    replicas::{self, Place, Places},
+    screen,
+};
 
 /// Where `/metrics` is served unless something else has the port.
 const HTTP_PORT: u16 = 7480;
@@ -52,17 +56,20 @@ pub(super) async fn run(args: &DevArgs, folder: &Path, stop: CancellationToken) 
 #[derive(Default)]
 struct Parts {
     coordinator: Option<Part>,
+    /// Further replicas.
+    others: JoinSet<Result<(), Failure>>,
     agent: Option<Part>,
 }
 
 impl Parts {
-    async fn end(self) {
+    async fn end(mut self) {
         for part in [self.agent, self.coordinator].into_iter().flatten() {
             if !part.is_finished() {
                 // It was told to stop; whatever it says now was said by the part that failed first.
                 drop(part.await);
             }
         }
+        while self.others.join_next().await.is_some() {}
     }
 }
 
@@ -78,24 +85,50 @@ async fn start_and_serve(
     screen::part("certificates", if made { "made" } else { "there already" }, begun)?;
 
     let begun = Instant::now();
-    let (coordinator, started) = coordinator(args, folder, stop).await?;
+    let places = Places::of(folder, args.replicas)?;
+    let (coordinator, started) = match places.first() {
+        None => coordinator(args, folder, stop).await?,
+        Some(_) => several(args, folder, stop, &places, &mut parts.others).await?,
+    };
     let coordinator = parts.coordinator.insert(coordinator);
-    screen::part("coordinator r1", &format!("leads, on {}", started.listen), begun)?;
+    if places.is_empty() {
+        screen::part("coordinator r1", &format!("leads, on {}", started.listen), begun)?;
+    }
 
-    let begun = Instant::now();
-    let located = identities::administrator(folder, &started).await?;
-    let (_, channel) = crate::connect::connect(&located, &located.context.addresses).await?;
+    let begun_agent = Instant::now();
+    let mut located = identities::administrator(folder, &started).await?;
+    let (_, mut channel) = crate::connect::connect(&located, &located.context.addresses).await?;
+    if let [first, others @ ..] = &places[..] {
+        for (at, place) in (1..).zip(others) {
+            if !mainstay_coordinator::holds_cluster(&replicas::folder_of(folder, at)) {
+                replicas::take_in(folder, at, *place, *first, &channel).await?;
+                begin(folder, at, *place, stop, &mut parts.others);
+            }
+        }
+        let leader = replicas::decide(&channel, places.len()).await?;
+        screen::part(&format!("{} replicas", places.len()), &format!("{leader} leads"), begun)?;
+        located.context.addresses = places.iter().map(|place| place.listen.to_string()).collect();
+        // Whoever leads is asked: what follows changes something.
+        let leads =
+            leader.trim_start_matches('r').parse::<usize>().ok().and_then(|number| places.get(number.wrapping_sub(1)));
+        if let Some(place) = leads {
+            (_, channel) = crate::connect::connect(&located, &[place.listen.to_string()]).await?;
+        }
+    }
+    let begun = if places.is_empty() { begun_agent } else { Instant::now() };
     let node = identities::enrolled(folder, &started, channel.clone()).await?;
     let agent = parts.agent.insert(agent(args, folder, stop));
     let seen = tokio::select! {
         seen = first_sample(channel, &node) => seen?,
         ended = &mut *agent => return Err(early("agent", ended)),
         ended = &mut *coordinator => return Err(early("coordinator", ended)),
+        Some(ended) = parts.others.join_next() => return Err(early("coordinator", ended)),
     };
     screen::part(&format!("agent {node}"), &seen, begun)?;
     screen::ready(&located.context, &started)?;
     Err(tokio::select! {
         ended = coordinator => early("coordinator", ended),
+        Some(ended) = parts.others.join_next() => early("coordinator", ended),
         ended = agent => early("agent", ended),
     })
 }
@@ -126,6 +159,30 @@ async fn coordinator(args: &DevArgs, folder: &Path, stop: &CancellationToken) ->
     }
 }
 
+/// Every replica that is there already, at once: they need each other to decide. Ready when the first one serves.
+async fn several(
+    args: &DevArgs,
+    folder: &Path,
+    stop: &CancellationToken,
+    places: &[Place],
+    others: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(Part, Started), Failure> {
+    for (at, place) in places.iter().enumerate().skip(1) {
+        if mainstay_coordinator::holds_cluster(&replicas::folder_of(folder, at)) {
+            begin(folder, at, *place, stop, others);
+        }
+    }
+    let usual = if TcpListener::bind(on_loopback(HTTP_PORT)).is_ok() { on_loopback(HTTP_PORT) } else { on_loopback(0) };
+    let config = replicas::config_of(folder, 0, places[0], args.http.unwrap_or(usual));
+    started(config, stop).await
+}
+
+/// Starts a further replica.
+fn begin(folder: &Path, at: usize, place: Place, stop: &CancellationToken, others: &mut JoinSet<Result<(), Failure>>) {
+    let (tell, _) = oneshot::channel();
+    others.spawn(mainstay_coordinator::run(replicas::config_of(folder, at, place, on_loopback(0)), stop.clone(), tell));
+}
+
 async fn serve(
     args: &DevArgs,
     folder: &Path,
@@ -143,6 +200,11 @@ async fn serve(
         announce_listen: true,
         lives: Lives::default(),
     };
+    started(config, stop).await
+}
+
+/// Starts a replica, and waits until it serves.
+async fn started(config: ServeConfig, stop: &CancellationToken) -> Result<(Part, Started), Failure> {
     let (tell, started) = oneshot::channel();
     let part = tokio::spawn(mainstay_coordinator::run(config, stop.clone(), tell));
     match started.await {

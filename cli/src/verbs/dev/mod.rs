@@ -2,6 +2,7 @@
 
 mod identities;
 mod mesh;
+mod replicas;
 mod screen;
 
 use std::{
@@ -24,9 +25,9 @@ use mainstay_common::{
 /// Flags of `mainstay dev`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DevArgs {
-    /// Replicas of the coordinator; more than 1 comes with the replicated log
+    /// Replicas of the coordinator: 1, 3 or 5
     #[arg(long, value_name = "N", default_value_t = 1)]
-    replicas: u32,
+    replicas: usize,
     /// Where the mesh keeps its data [default: ~/.local/share/mainstay/dev]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -49,12 +50,12 @@ pub(crate) struct DevArgs {
 /// # Errors
 /// Where the data directory is in use or a part cannot start.
 pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
-    if args.replicas != 1 {
+    if ![1, 3, 5].contains(&args.replicas) {
         return Err(Failure::new(
             ExitCode::Usage,
             format!("dev cannot run {} replicas", args.replicas),
-            "this version's coordinator is one replica; the replicated log comes with a later one",
-            "mainstay dev",
+            "of an odd number a majority is left when one is gone; more than 5 only cost time",
+            "mainstay dev --replicas 3",
         ));
     }
     let folder = data_folder(args.data_dir.as_deref())?;
