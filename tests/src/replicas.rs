@@ -117,6 +117,7 @@ impl Replicas {
         let mut run = Program::Coordinator.command();
         run.arg("run").arg("--data-dir").arg(&member.data).args(["--listen", &member.listen]);
         run.args(["--peer-listen", &member.peers, "--http", &member.http]);
+        run.args(["--advertise", &member.listen, "--peer-advertise", &member.peers]);
         member.daemon = Some(Daemon::start(id, &mut run));
     }
 
@@ -134,6 +135,17 @@ impl Replicas {
     /// Where it does not run.
     pub fn daemon(&mut self, id: &str) -> &mut Daemon {
         self.member(id).daemon.as_mut().unwrap_or_else(|| panic!("{id} does not run"))
+    }
+
+    /// Gives one that does not run other addresses.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn move_away(&mut self, id: &str) {
+        let address = || format!("127.0.0.1:{}", free_port());
+        let (listen, peers) = (address(), address());
+        let member = self.member(id);
+        (member.listen, member.peers) = (listen, peers);
     }
 
     /// Takes a replica's process out, to stop or to kill it.

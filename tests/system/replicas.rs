@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use mainstay_tests::{Daemon, Outcome, Program, Replicas, eventually, wait::holds};
+use mainstay_tests::{
+    Daemon, DiskLab, Outcome, Program, Replicas, WebhookReceiver, eventually, machine::has, wait::holds,
+};
 
 /// Ids of every token that is known.
 fn tokens(replicas: &Replicas) -> BTreeSet<String> {
@@ -65,6 +67,21 @@ fn a_rolling_restart_costs_no_write() {
     });
     assert!(failed.is_empty(), "{} of {} failed: {failed:?}", failed.len(), failed.len() + written.len());
     assert!(tokens(&replicas).is_superset(&written.into_iter().collect()));
+}
+
+/// Enrols and starts the agent of n1.
+fn start_agent(replicas: &Replicas) -> Daemon {
+    let token = replicas.folder().join("agent.token");
+    std::fs::write(&token, replicas.mainstay(&["token", "create"]).done()).unwrap();
+    let folder = replicas.folder().join("agent");
+    let mut enroll = Program::Agent.command();
+    enroll.arg("enroll").arg("--data-dir").arg(&folder).arg("--token-file").arg(&token);
+    Outcome::of(enroll.args(["--coordinator", &replicas.addresses()[0], "--name", "n1"])).done();
+    let mut run = Program::Agent.command();
+    run.arg("run").arg("--data-dir").arg(&folder).args(["--interval", "1s", "--docker-socket", "/nonexistent/engine"]);
+    let mut agent = Daemon::start("agent", &mut run);
+    agent.is_ready();
+    agent
 }
 
 /// A second administrator, who only has the context.
@@ -178,16 +195,7 @@ fn any_replica_answers_and_the_command_line_finds_the_leader() {
 #[test]
 fn an_agent_speaks_to_every_replica_also_to_one_that_joins_later() {
     let mut replicas = Replicas::found(1);
-    let token = replicas.folder().join("agent.token");
-    std::fs::write(&token, replicas.mainstay(&["token", "create"]).done()).unwrap();
-    let folder = replicas.folder().join("agent");
-    let mut enroll = Program::Agent.command();
-    enroll.arg("enroll").arg("--data-dir").arg(&folder).arg("--token-file").arg(&token);
-    Outcome::of(enroll.args(["--coordinator", &replicas.addresses()[0], "--name", "n1"])).done();
-    let mut run = Program::Agent.command();
-    run.arg("run").arg("--data-dir").arg(&folder).args(["--interval", "1s", "--docker-socket", "/nonexistent/engine"]);
-    let mut agent = Daemon::start("agent", &mut run);
-    agent.is_ready();
+    let _agent = start_agent(&replicas);
     replicas.add();
     replicas.add();
     replicas.settle();
@@ -208,4 +216,71 @@ fn an_agent_speaks_to_every_replica_also_to_one_that_joins_later() {
         let rows = listed.rows();
         holds(rows.iter().any(|row| row["name"] == "n1" && row["state"] == "ready"), || format!("{rows:?}"))
     });
+}
+
+#[test]
+fn an_alert_is_told_once_whoever_leads() {
+    if !has(&DiskLab::NEEDS) {
+        return;
+    }
+    let lab = DiskLab::open();
+    let disk = lab.tmpfs("full", 64);
+    let receiver = WebhookReceiver::start();
+    let mut replicas = Replicas::found(3);
+    let _agent = start_agent(&replicas);
+    let file = replicas.folder().join("alerts.toml");
+    let (url, mount) = (receiver.url(), disk.at.display());
+    let declared = format!(
+        "[[receiver]]\nname = \"ops\"\nkind = \"webhook\"\nurl = \"{url}\"\nallow_private_address = true\n\
+         [[rule]]\nname = \"fs.space\"\nmatch = {{ mount = \"{mount}\" }}\nwarning = \"50%\"\ncritical = \"20%\"\n\
+         hold = \"2s\"\ncritical_hold = \"2s\"\nclear_margin = \"5%\"\nclear_hold = \"2s\"\n"
+    );
+    std::fs::write(&file, declared).unwrap();
+    replicas.mainstay(&["apply", "-f", file.to_str().unwrap()]).done();
+    let fill = |mib: usize| std::fs::write(disk.at.join("file"), vec![7; mib << 20]).unwrap();
+    let mut told = Vec::new();
+    for (mib, event) in [(40, "fired"), (4, "resolved"), (40, "fired"), (4, "resolved")] {
+        let leader = replicas.leader();
+        fill(mib);
+        // It dies while the alert is on its way.
+        eventually("the next message is on its way", Duration::from_secs(30), || {
+            let alerts = replicas.mainstay(&["alert", "ls", "-o", "json"]);
+            if alerts.code != 0 {
+                return Err(alerts.stderr);
+            }
+            holds(event == "resolved" || !alerts.rows().is_empty(), || "no alert is open".into())
+        });
+        replicas.take(&leader).kill();
+        told.push(event.to_owned());
+        eventually(&format!("{told:?} arrive"), Duration::from_secs(60), || {
+            let events = receiver.events();
+            holds(events == told, || format!("{events:?}"))
+        });
+        replicas.start(&leader);
+        replicas.settle();
+    }
+    assert!(receiver.counts().values().all(|count| *count == 1), "{:?}", receiver.counts());
+}
+
+#[test]
+fn every_address_may_change_one_by_one() {
+    let mut replicas = Replicas::found(3);
+    let _agent = start_agent(&replicas);
+    let before = replicas.addresses();
+    for id in replicas.ids() {
+        replicas.take(&id).stop();
+        replicas.move_away(&id);
+        replicas.start(&id);
+        replicas.settle();
+    }
+    let now: BTreeSet<String> = replicas.addresses().into_iter().collect();
+    assert!(before.iter().all(|address| !now.contains(address)));
+    let listed = replicas.status().iter().map(|row| row["address"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(now, listed);
+    for address in now {
+        eventually(&format!("{address} sees n1"), Duration::from_secs(30), || {
+            let rows = replicas.mainstay(&["node", "ls", "-o", "json", "--coordinator", &address]).rows();
+            holds(rows.iter().any(|row| row["name"] == "n1" && row["state"] == "ready"), || format!("{rows:?}"))
+        });
+    }
 }

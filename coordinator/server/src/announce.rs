@@ -1,12 +1,12 @@
-//! A replica's own entry in the list: its addresses and its key, brought up to date when it leads.
+//! A replica's own entry in the list: its addresses and its key, brought up to date.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mainstay_common::process::shutdown::CancellationToken;
 use mainstay_core::{Actor, Command, KeyFingerprint, State, cluster};
 use tokio::time::sleep;
 
-use crate::{config::next_port, log::Log};
+use crate::{config::next_port, log::Log, peers::Network};
 
 /// How long it waits where the log did not take it.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -14,6 +14,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What this replica wants to be known by.
 pub(crate) struct Announcement {
     pub(crate) log: Log,
+    pub(crate) network: Arc<Network>,
     /// What agents and operators dial from now on, where that changed.
     pub(crate) address: Option<String>,
     /// What other replicas dial from now on, where that changed.
@@ -22,29 +23,33 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
-    /// Waits until this replica leads, and says it once.
+    /// Says it until the list has it: to the log where this replica leads, else to whoever does.
     pub(crate) async fn make(self, stop: CancellationToken) {
         let mut leader = self.log.raft().leader();
-        loop {
-            tokio::select! {
-                led = leader.wait_for(Option::is_some) => if led.is_err() { return },
-                () = stop.cancelled() => return,
-            }
-            let Some(command) = self.due(&self.log.read()) else { return };
-            let by = self.log.own(Actor::Replica(self.log.replica().clone()));
-            match self.log.propose(by, Command::Cluster(command)).await {
-                Ok(_) => return,
-                Err(error) => tracing::info!(%error, "this replica's addresses are not announced yet"),
+        while let Some(news) = self.due(&self.log.read()) {
+            let leads = leader.borrow_and_update().is_some();
+            let said = if leads { self.propose(news).await } else { self.network.announce(&news.0, &news.1).await };
+            match said {
+                Ok(()) if leads => return,
+                Ok(()) => {}
+                Err(why) => tracing::debug!(why, "this replica's addresses are not announced yet"),
             }
             tokio::select! {
+                changed = leader.changed() => if changed.is_err() { return },
                 () = sleep(AGAIN) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
+    async fn propose(&self, (address, peers): (String, String)) -> Result<(), String> {
+        let command = cluster::Command::Advertise(self.log.replica().clone(), address, Some(peers), self.key);
+        let by = self.log.own(Actor::Replica(self.log.replica().clone()));
+        self.log.propose(by, Command::Cluster(command)).await.map(drop).map_err(|error| error.to_string())
+    }
+
     /// What is not in the list yet. A list of a version without peers' addresses and keys gets them.
-    fn due(&self, state: &State) -> Option<cluster::Command> {
+    fn due(&self, state: &State) -> Option<(String, String)> {
         let id = self.log.replica();
         let listed = state.cluster.replica(id)?;
         let address = self.address.clone().unwrap_or_else(|| listed.address.clone());
@@ -53,6 +58,6 @@ impl Announcement {
         let news = listed.address != address
             || listed.peer_address.as_ref() != Some(&peers)
             || (self.key.is_some() && listed.key != self.key);
-        news.then(|| cluster::Command::Advertise(id.clone(), address, Some(peers), self.key))
+        news.then_some((address, peers))
     }
 }

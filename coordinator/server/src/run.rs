@@ -130,6 +130,7 @@ pub async fn run(
     tasks.spawn(Membership { log: log.clone(), alone: Arc::clone(&membership) }.run(shared_stop.clone()));
     let announcement = Announcement {
         log: log.clone(),
+        network: Arc::clone(&network),
         address: config.advertise.clone(),
         peer_address: config.peer_advertise.clone(),
         key: identity::key_of_files(&dir),
@@ -297,7 +298,7 @@ impl PeerDoor {
         };
         let (incoming, _, accepting) = gate.open();
         tasks.spawn(accepting);
-        let service = ReplicaService { network, log: log.raft().clone(), dir };
+        let service = ReplicaService { network, log: log.clone(), dir };
         let service = pb::replica_server::ReplicaServer::new(service).max_decoding_message_size(MAX_FRAMES_BYTES);
         let router = gate::peer_server().layer(AuthoriseLayer::new(log, refusals)).add_service(service);
         tasks.spawn(async move {

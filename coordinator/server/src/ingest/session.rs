@@ -143,7 +143,7 @@ impl Session {
     }
 
     async fn serve(&mut self, mut reports: Streaming<pb::Report>) -> Result<(), Status> {
-        let mut addresses = self.shared.addresses();
+        let mut addresses = self.addresses().await.unwrap_or_default();
         self.instruct(instruction::Instruction::Welcome(self.welcome(addresses.clone()))).await;
         let (mut state, mut reporters) = (self.shared.log.watch(), self.shared.view.reporters.clone());
         // An agent reports its Swarm only when told to.
@@ -176,8 +176,10 @@ impl Session {
                     changed.map_err(|_| Status::unavailable("the replica is ending"))?;
                     self.check(&state.borrow_and_update())?;
                     self.tell_roots().await;
-                    let now = self.shared.addresses();
-                    if now != addresses {
+                    if self.shared.addresses() != addresses
+                        && let Some(now) = self.addresses().await
+                        && now != addresses
+                    {
                         addresses = now;
                         self.instruct(instruction::Instruction::Welcome(self.welcome(addresses.clone()))).await;
                     }
@@ -248,6 +250,12 @@ impl Session {
         if let Some(trust) = self.trust.news(&self.shared, &state, spread_ms) {
             self.instruct(instruction::Instruction::Trust(trust)).await;
         }
+    }
+
+    /// The replicas' addresses, if it is certain that they are not of the past: an agent believes who tells it last, and
+    /// a replica that lags would lead it back to where nobody is any more.
+    async fn addresses(&self) -> Option<Vec<String>> {
+        self.shared.log.read_now().await.ok().map(|_| self.shared.addresses())
     }
 
     fn welcome(&self, addresses: Vec<String>) -> pb::Welcome {

@@ -128,6 +128,20 @@ pub(crate) async fn connect(network: &Network, peer: u64, contact: &Contact) -> 
     channel.map_err(|error| error.to_string())
 }
 
+/// Asks that peer to note where this replica is dialled.
+pub(super) async fn announce(
+    network: &Network,
+    peer: u64,
+    contact: &Contact,
+    address: &str,
+    peer_address: &str,
+) -> Result<(), String> {
+    let mut client = ReplicaClient::new(connect(network, peer, contact).await?);
+    let request = pb::AnnounceRequest { address: address.to_owned(), peer_address: peer_address.to_owned() };
+    let answer = timeout(ANSWER, client.announce(request)).await.map_err(|_| "no answer".to_owned())?;
+    answer.map(drop).map_err(|status| status.message().replace('\n', "; "))
+}
+
 fn refused(network: &Network, status: &Status) -> String {
     let mut lines = status.message().lines();
     if status.code() == Code::PermissionDenied && lines.next() == Some(REPLICA_REMOVED) {

@@ -81,6 +81,22 @@ impl Network {
         self.links.borrow().clone()
     }
 
+    /// Tells whoever leads where this replica is dialled from now on.
+    ///
+    /// # Errors
+    /// What the last of the others said.
+    pub(crate) async fn announce(&self, address: &str, peer_address: &str) -> Result<(), String> {
+        let contacts = self.contacts.borrow().clone();
+        let mut why = "there is nobody else".to_owned();
+        for (peer, contact) in contacts.0 {
+            match link::announce(self, peer, &contact, address, peer_address).await {
+                Ok(()) => return Ok(()),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
     /// Waits until a member says that this replica was removed; its words.
     pub(crate) async fn removed(&self) -> String {
         let mut removed = self.removed.subscribe();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mainstay_common::{ReplicaId, process::data_dir::DataDir};
-use mainstay_core::{KeyFingerprint, State, cluster};
+use mainstay_core::{Actor, Command, KeyFingerprint, State, cluster};
 use mainstay_proto::v1 as pb;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -18,6 +18,7 @@ use crate::{
     api::{caller, failure},
     gate::Caller,
     identity::Opener,
+    log::By,
     raft::{DiskFile, Log},
 };
 
@@ -31,7 +32,7 @@ const SENDING_EVERY: Duration = Duration::from_secs(1);
 /// `Replica`.
 pub(crate) struct ReplicaService {
     pub(crate) network: Arc<Network>,
-    pub(crate) log: Log<State>,
+    pub(crate) log: crate::log::Log,
     pub(crate) dir: Arc<DataDir>,
 }
 
@@ -54,7 +55,7 @@ impl pb::replica_server::Replica for ReplicaService {
         let (answers, stream) = mpsc::channel(2);
         // Room for it was made a line above.
         answers.try_send(Ok(greeting::greeting(&self.network.own, greeted.from))).unwrap_or(());
-        let log = self.log.clone();
+        let log = self.log.raft().clone();
         tokio::spawn(async move {
             if let Err(status) = listen(&log, greeted.from, &id, key, frames).await {
                 // The peer may be gone already.
@@ -71,17 +72,17 @@ impl pb::replica_server::Replica for ReplicaService {
         let (id, _) = replica(&request)?;
         let to = cluster::number(&id).ok_or_else(|| Status::internal("a replica has a number"))?;
         let asked = request.into_inner();
-        let log = self.log.clone();
+        let log = self.log.raft().clone();
         let opened = tokio::task::spawn_blocking(move || log.open_checkpoint(asked.index)).await;
         let file = match opened.map_err(|crash| Status::internal(crash.to_string()))? {
             Ok(file) => file,
             Err(error) => {
-                self.log.checkpoint_not_sent(to);
+                self.log.raft().checkpoint_not_sent(to);
                 return Err(failure::checkpoint_gone(asked.index, &error));
             }
         };
         let (pieces, stream) = mpsc::channel(4);
-        let log = self.log.clone();
+        let log = self.log.raft().clone();
         tokio::task::spawn_blocking(move || send(&log, to, &*file, asked.offset, &pieces));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -99,6 +100,18 @@ impl pb::replica_server::Replica for ReplicaService {
             Opener::read(&self.dir).map_err(|why| failure::unsigned(&crate::identity::Unsigned::Closed(why)))?;
         tracing::info!(replica = %id, "a replica that joined was given the CA's opener");
         Ok(Response::new(pb::FetchOpenerResponse { opener: opener.bits().to_vec() }))
+    }
+
+    async fn announce(&self, request: Request<pb::AnnounceRequest>) -> Result<Response<pb::AnnounceResponse>, Status> {
+        let (id, _) = replica(&request)?;
+        let by = By { actor: Actor::Replica(id.clone()), from: crate::api::from(&request) };
+        let asked = request.into_inner();
+        // Its key stays the one it joined with.
+        let command = cluster::Command::Advertise(id.clone(), asked.address, Some(asked.peer_address), None);
+        let proposed = self.log.propose(by, Command::Cluster(command)).await;
+        proposed.map_err(|error| failure::proposal(&error, &self.log.read()))?;
+        tracing::info!(replica = %id, "a replica moved");
+        Ok(Response::new(pb::AnnounceResponse {}))
     }
 }
 
