@@ -18,7 +18,9 @@ use mainstay_common::{
         config,
         data_dir::{DataDir, unusable},
         now,
-        tls::{Certificate, DialError, channel, dial, explain, new_key, pinned_config, pins_of, signing_request},
+        tls::{
+            Certificate, Channel, DialError, channel, dial, explain, new_key, pinned_config, pins_of, signing_request,
+        },
     },
     text::Shown,
     time,
@@ -27,7 +29,7 @@ use mainstay_common::{
 use mainstay_proto::v1::{self as pb, enrol_client::EnrolClient};
 use rcgen::{CertificateSigningRequestParams, KeyPair, PublicKeyData as _};
 use tokio::time::timeout;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::identity::{self, CA_FILE, CERTIFICATE_FILE, ENROLMENT_FILE, Enrolment, KEY_FILE, key_sha256, read, write};
 

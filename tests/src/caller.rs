@@ -7,14 +7,14 @@ use mainstay_common::{
     identity::server_name,
     process::{
         context::Context,
-        tls::{Credentials, channel, client_config, dial, provider},
+        tls::{Channel, Credentials, channel, client_config, dial, provider},
     },
 };
 use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery};
 
 /// Longest wait for a connection or an answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -136,7 +136,7 @@ impl Caller {
 pub async fn call(channel: Channel, path: &str) -> Answer {
     let asked = async {
         let mut grpc = Grpc::new(channel);
-        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        grpc.ready().await.map_err(Status::from_error)?;
         let path = PathAndQuery::try_from(path).map_err(|error| Status::from_error(error.into()))?;
         let codec = tonic_prost::ProstCodec::<(), ()>::default();
         // On the wire a unary call is a stream of one message.

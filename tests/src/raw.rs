@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
-use mainstay_common::process::now;
+use mainstay_common::process::{now, tls::Channel};
 use mainstay_proto::{
     MAX_MESSAGE_BYTES,
     v1::{self as pb, report::Report},
@@ -14,7 +14,6 @@ use tokio_stream::StreamExt as _;
 use tonic::{
     body::Body,
     codegen::{Service as _, http},
-    transport::Channel,
 };
 
 use crate::http2::head;

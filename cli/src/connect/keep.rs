@@ -7,13 +7,12 @@ use mainstay_common::{
     process::{
         context::Context,
         now,
-        tls::{Certificate, issuer_of, pins_of, signing_request},
+        tls::{Certificate, Channel, issuer_of, pins_of, signing_request},
     },
 };
 use mainstay_proto::v1::{self as pb, viewer_client::ViewerClient};
 use rcgen::KeyPair;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
 use super::{Located, lock::Lock};
 

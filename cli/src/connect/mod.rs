@@ -14,7 +14,7 @@ use mainstay_common::{
     process::{
         context::Context,
         now,
-        tls::{self, Credentials, Verdict},
+        tls::{self, Channel, Credentials, Verdict},
     },
 };
 use mainstay_proto::v1::{admin_client::AdminClient, operator_client::OperatorClient, viewer_client::ViewerClient};
@@ -26,7 +26,6 @@ use tonic::{
     Request, Response, Status,
     metadata::MetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
 };
 
 pub(crate) use failure::Call;

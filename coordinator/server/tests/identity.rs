@@ -12,7 +12,7 @@ use mainstay_common::{
     identity::server_name,
     process::{
         now,
-        tls::{self, Certificate, Credentials, issuer_of, pins_of},
+        tls::{self, Certificate, Channel, Credentials, issuer_of, pins_of},
     },
 };
 use mainstay_coordinator::{Lives, admin_socket};
@@ -22,7 +22,7 @@ use mainstay_proto::v1::{
 };
 use rcgen::KeyPair;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_opener_stops_signing_and_nothing_else() {

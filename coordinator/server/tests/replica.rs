@@ -9,12 +9,12 @@ use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
 use lab::{Replica, credentials, eventually, hello, one_disk, session};
 use mainstay_common::{
     ExitCode,
-    process::tls::{self, Credentials},
+    process::tls::{self, Channel, Credentials},
 };
 use mainstay_proto::v1::{
     self as pb, admin_client::AdminClient, operator_client::OperatorClient, report, viewer_client::ViewerClient,
 };
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_enrols_once_and_its_sample_becomes_a_row() {

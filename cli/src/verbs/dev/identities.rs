@@ -12,12 +12,11 @@ use mainstay_common::{
         context::Context,
         data_dir::{self, unusable},
         now,
-        tls::Certificate,
+        tls::{Certificate, Channel},
     },
 };
 use mainstay_coordinator::{InitConfig, Started, admin_socket, init};
 use mainstay_proto::v1::{self as pb, admin_client::AdminClient};
-use tonic::transport::Channel;
 
 use super::mesh::{LISTEN_PORT, agent_folder};
 use crate::connect::{Call, Located, failure};

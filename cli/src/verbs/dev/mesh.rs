@@ -7,14 +7,17 @@ use std::{
 };
 
 use mainstay_agent::config::Given;
-use mainstay_common::{ExitCode, Failure, NodeId, process::shutdown::CancellationToken, state::NodeState};
+use mainstay_common::{
+    ExitCode, Failure, NodeId,
+    process::{shutdown::CancellationToken, tls::Channel},
+    state::NodeState,
+};
 use mainstay_coordinator::{Lives, ServeConfig, Started};
 use mainstay_proto::v1::{self as pb, viewer_client::ViewerClient};
 use tokio::{
     sync::oneshot,
     task::{JoinError, JoinHandle, JoinSet},
 };
-use tonic::transport::Channel;
 
 use super::{
     DevArgs, identities,

@@ -12,13 +12,13 @@ use mainstay_common::{
     process::{
         config,
         data_dir::{self, unusable},
+        tls::Channel,
     },
 };
 use mainstay_coordinator::{JoinConfig, Lives, ServeConfig, join};
 use mainstay_proto::v1::{self as pb, admin_client::AdminClient, viewer_client::ViewerClient};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
-use tonic::transport::Channel;
 
 use crate::connect::{Call, failure};
 

@@ -2,25 +2,13 @@
 
 use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
-use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, client::Resumption, version::TLS13};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::{Channel, Endpoint};
 
-use super::{
-    Credentials, Rejected, provider,
-    verdict::{Verdict, Watched},
-};
+use super::{Credentials, Rejected, provider};
 use crate::Timestamp;
-
-/// What HTTP wants to hear; who answers is TLS's to say.
-const ORIGIN: &str = "http://coordinator.mainstay.internal";
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -159,64 +147,6 @@ pub(super) fn tls_words(error: &rustls::Error) -> String {
 
 fn moment(time: UnixTime) -> Timestamp {
     Timestamp(i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000))
-}
-
-/// A gRPC channel over one connection. When that ends, the channel's calls fail; it never dials by itself.
-///
-/// # Errors
-/// Where the HTTP/2 handshake fails.
-pub async fn channel(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
-    over(stream).await
-}
-
-/// The same, and where TLS says why it ended the connection.
-///
-/// # Errors
-/// As for [`channel`].
-pub async fn watched_channel(stream: TlsStream<TcpStream>) -> Result<(Channel, Verdict), tonic::transport::Error> {
-    let verdict = Verdict::default();
-    let channel = over(Watched::new(stream, verdict.clone())).await?;
-    Ok((channel, verdict))
-}
-
-/// A channel between replicas: whoever is silent for 3 s is gone, and much may be on its way.
-///
-/// # Errors
-/// As for [`channel`].
-pub async fn peer_channel(stream: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_static(ORIGIN)
-        .initial_stream_window_size(2 * 1024 * 1024)
-        .initial_connection_window_size(4 * 1024 * 1024)
-        .http2_keep_alive_interval(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_secs(2))
-        .keep_alive_while_idle(true);
-    connect_over(endpoint, stream).await
-}
-
-async fn over<S>(stream: S) -> Result<Channel, tonic::transport::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let endpoint = Endpoint::from_static(ORIGIN)
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(256 * 1024)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true);
-    connect_over(endpoint, stream).await
-}
-
-/// One connection is all that the channel ever has.
-async fn connect_over<S>(endpoint: Endpoint, stream: S) -> Result<Channel, tonic::transport::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut once = Some(TokioIo::new(stream));
-    let connector = tower::service_fn(move |_| {
-        let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
-        async move { stream }
-    });
-    endpoint.connect_with_connector(connector).await
 }
 
 /// Finds the reason in a failed call: in TLS 1.3 a refused certificate arrives here, deep in the chain of causes.

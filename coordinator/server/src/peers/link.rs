@@ -8,7 +8,7 @@ use std::{
 
 use mainstay_common::{
     identity::{Subject, server_name},
-    process::tls::{Certificate, dial, peer_channel},
+    process::tls::{Certificate, Channel, dial, peer_channel},
     text::Shown,
 };
 use mainstay_core::{KeyFingerprint, cluster};
@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use super::{Contact, MAX_FRAMES_BYTES, Network, greeting, queue::Queue};
 use crate::api::failure::REPLICA_REMOVED;

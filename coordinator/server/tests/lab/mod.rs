@@ -11,7 +11,7 @@ use mainstay_common::{
         context::Context,
         now,
         shutdown::CancellationToken,
-        tls::{self, Credentials},
+        tls::{self, Channel, Credentials},
     },
     token::JoinToken,
 };
@@ -22,7 +22,6 @@ use mainstay_proto::v1::{
 use rcgen::KeyPair;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 /// One replica in this process, with its data directory.
 pub(crate) struct Replica {
