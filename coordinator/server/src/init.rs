@@ -171,7 +171,7 @@ fn refuse_used(dir: &DataDir) -> Result<(), Failure> {
             "mainstay-coordinator run serves it; for a new cluster give another --data-dir",
         ));
     }
-    if dir.file(OPENER_FILE).exists() || dir.file(log::PLAIN_KEY_FILE).exists() || dir.file("agent.key").exists() {
+    if dir.file(OPENER_FILE).exists() || dir.file("agent.key").exists() {
         return log::refuse_missing(dir.path());
     }
     Ok(())

@@ -113,7 +113,6 @@ pub async fn run(
         }
     }
     let about = log.read().cluster.about().clone();
-    identity::adopt_plain_key(&dir, &log).await?;
     let opener = Opener::read(&dir);
     let ca = Arc::new(Authority::new(about.id.clone(), log.watch(), opener, config.lives));
     if let Err(error) = ca.issuing() {

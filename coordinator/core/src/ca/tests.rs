@@ -1,6 +1,10 @@
+use std::time::Duration;
+
+use mainstay_common::{NodeId, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{KeyFingerprint, node::Nodes};
 
 const NOON: Timestamp = Timestamp(43_200_000);
 

@@ -30,8 +30,6 @@ use crate::{
 const FOLDER: &str = "log";
 /// The file that says that there is a log, whole.
 const IDENTITY: &str = "identity";
-/// Where the CA's key lay in the open before the state held it sealed.
-pub(crate) const PLAIN_KEY_FILE: &str = "ca.key";
 
 /// Why a proposal did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -243,10 +241,12 @@ pub(crate) fn refuse_missing(dir: &Path) -> Result<(), Failure> {
             "it holds an agent.key".into(),
             "give the coordinator a --data-dir of its own".into(),
         )
-    } else if let Some(key) = [OPENER_FILE, PLAIN_KEY_FILE].into_iter().find(|name| dir.join(name).exists()) {
+    } else if dir.join(OPENER_FILE).exists() {
         (
             format!("{} is half-made", dir.display()),
-            format!("it has a {key}, but no {FOLDER}/{IDENTITY}: init or join was interrupted, or the log was lost"),
+            format!(
+                "it has a {OPENER_FILE}, but no {FOLDER}/{IDENTITY}: init or join was interrupted, or the log was lost"
+            ),
             "after an interrupted join: run it again; after an interrupted init: empty the directory and run init \
              again; else put the log back from a copy"
                 .into(),

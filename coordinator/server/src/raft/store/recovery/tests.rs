@@ -4,7 +4,7 @@ use crate::raft::store::{CreateError, disk::faulty::FaultyDisk, sample::*, secto
 #[test]
 fn nothing_half_made_and_foreign_are_told_apart() {
     let disk = FaultyDisk::new(1);
-    disk.put("ca.key", b"not ours");
+    disk.put("ca-opener.key", b"not ours");
     assert!(matches!(refused(&disk), OpenError::Empty));
     drop(created(&disk));
     let again = Store::create(disk.clone(), identity(), settings(), &first()).unwrap_err();
