@@ -1,60 +1,36 @@
 //! Who this node is: its key, its certificate and its cluster, kept in the data directory.
 
+mod files;
+mod held;
+
 use std::{
-    fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use mainstay_common::{
-    ClusterId, ExitCode, Failure, NodeId,
+    Failure,
     identity::{Subject, server_name},
     process::{
         config,
-        data_dir::{replace, unusable},
-        tls::{Certificate, Credentials, anonymous_config, client_config, issuer_of, pins_of},
+        data_dir::replace,
+        tls::{Certificate, pins_of},
     },
 };
-use rcgen::{KeyPair, PublicKeyData as _};
-use rustls::{
-    ClientConfig,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use rcgen::KeyPair;
+use rustls::ClientConfig;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::clock::Floor;
 
-/// The cluster CA.
-pub const CA_FILE: &str = "ca.crt";
-/// The node's certificate.
-pub const CERTIFICATE_FILE: &str = "agent.crt";
-/// The node's key, 0600.
-pub const KEY_FILE: &str = "agent.key";
-/// Cluster, name and addresses: the last file that `enroll` writes.
-pub const ENROLMENT_FILE: &str = "enrolment.toml";
+pub use files::{CA_FILE, CERTIFICATE_FILE, ENROLMENT_FILE, Enrolment, KEY_FILE, is_address};
+use files::{half_written, not_enrolled};
+pub(crate) use files::{read, write, write_enrolment};
+pub use held::{Held, key_sha256};
 
 /// More addresses than any coordinator has replicas.
 const ADDRESSES_MAX: usize = 16;
-
-/// What the node knows of its cluster besides certificates.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Enrolment {
-    /// The cluster's name.
-    pub cluster: String,
-    /// The cluster's trust domain.
-    pub cluster_id: ClusterId,
-    /// This node's name.
-    pub node: NodeId,
-    /// The address that `enroll` was given: asked when no other answers.
-    pub coordinator: String,
-    /// Every replica's address as the coordinator told it last.
-    pub addresses: Vec<String>,
-}
 
 /// The enrolled node. Cheap to share; a renewal changes what the next connection uses.
 #[derive(Debug)]
@@ -65,19 +41,6 @@ pub struct Identity {
     wish: watch::Sender<Wish>,
     floor: Arc<Floor>,
     coming_back: Mutex<()>,
-}
-
-/// What a connection needs.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// Every root that counts, PEM.
-    ca: String,
-    key: String,
-    /// The certificate and its root, PEM.
-    pem: String,
-    /// The certificate.
-    pub certificate: Certificate,
-    client: Arc<ClientConfig>,
 }
 
 /// What the coordinator wishes: that certificates are by this root.
@@ -275,137 +238,6 @@ impl Identity {
     }
 }
 
-impl Held {
-    /// Whether the certificate is by that root.
-    #[must_use]
-    pub fn is_by(&self, issuer: &[u8; 32]) -> bool {
-        issuer_of(&self.pem).as_ref() == Some(issuer)
-    }
-
-    /// Whether these are the roots in use.
-    #[must_use]
-    pub fn trusts(&self, roots: &str) -> bool {
-        self.ca == roots
-    }
-
-    /// The certificate, DER.
-    #[must_use]
-    pub fn der(&self) -> Vec<u8> {
-        CertificateDer::from_pem_slice(self.pem.as_bytes()).map(|der| der.to_vec()).unwrap_or_default()
-    }
-
-    /// How a connection proves who this is.
-    pub(crate) fn client(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.client)
-    }
-
-    /// How a connection is made that shows no certificate.
-    ///
-    /// # Errors
-    /// Where the roots cannot be read: they could when they were loaded.
-    pub(crate) fn anonymous(&self, floor: &Arc<Floor>) -> Result<Arc<ClientConfig>, String> {
-        let config = anonymous_config(&self.ca).map_err(|error| error.to_string())?;
-        Ok(at_least(&config, floor))
-    }
-
-    fn new(ca: String, certificate: String, key: String, floor: &Arc<Floor>) -> Result<Self, String> {
-        let parsed = Certificate::from_pem(&certificate).map_err(|error| format!("{CERTIFICATE_FILE}: {error}"))?;
-        let pair = KeyPair::from_pem(&key).map_err(|error| format!("{KEY_FILE}: {error}"))?;
-        if key_sha256(&pair) != parsed.spki_sha256 {
-            return Err(format!("{KEY_FILE} is not the key of {CERTIFICATE_FILE}"));
-        }
-        let credentials = Credentials { ca, certificate, key };
-        let client = client_config(&credentials).map_err(|error| error.to_string())?;
-        let Credentials { ca, certificate: pem, key } = credentials;
-        Ok(Self { ca, key, pem, certificate: parsed, client: at_least(&client, floor) })
-    }
-}
-
-#[cfg(test)]
-impl Held {
-    /// A certificate that counts for an hour, and that no cluster knows.
-    pub(crate) fn of_nobody() -> Self {
-        let key = mainstay_common::process::tls::new_key();
-        let mut params = rcgen::CertificateParams::default();
-        params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://c1/agent/n1".try_into().unwrap())];
-        params.not_after = (std::time::SystemTime::now() + Duration::from_secs(3_600)).into();
-        let pem = params.self_signed(&key).unwrap().pem();
-        let floor = Arc::new(Floor::load(Path::new("/nonexistent")));
-        Self::new(pem.clone(), pem, key.serialize_pem(), &floor).unwrap()
-    }
-}
-
-/// The same configuration, for which time does not fall behind the floor.
-fn at_least(config: &ClientConfig, floor: &Arc<Floor>) -> Arc<ClientConfig> {
-    let mut config = config.clone();
-    config.time_provider = Arc::<Floor>::clone(floor);
-    Arc::new(config)
-}
-
-/// SHA-256 of a key's public half, as certificates carry it.
-#[must_use]
-pub fn key_sha256(key: &KeyPair) -> [u8; 32] {
-    Sha256::digest(key.subject_public_key_info()).into()
-}
-
-/// Reads one file of the data directory; `None` where there is none.
-pub(crate) fn read(folder: &Path, name: &str) -> Result<Option<String>, Failure> {
-    let path = folder.join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == ErrorKind::InvalidData => Err(half_written(folder, &format!("{name}: {error}"))),
-        Err(error) => Err(unusable(&path, &error)),
-    }
-}
-
-/// Writes one file of the data directory whole.
-pub(crate) fn write(folder: &Path, name: &str, content: &[u8], mode: u32) -> Result<(), Failure> {
-    let path = folder.join(name);
-    replace(&path, content, mode).map_err(|error| unusable(&path, &error))
-}
-
-/// Writes cluster, name and addresses.
-pub(crate) fn write_enrolment(folder: &Path, enrolment: &Enrolment) -> Result<(), Failure> {
-    let text = toml::to_string(enrolment).map_err(|error| {
-        Failure::new(ExitCode::Failed, format!("cannot write {ENROLMENT_FILE}"), error.to_string(), "report this")
-    })?;
-    write(folder, ENROLMENT_FILE, text.as_bytes(), 0o600)
-}
-
-/// True for `host:port` as it can be dialled and shown.
-#[must_use]
-pub fn is_address(address: &str) -> bool {
-    address.len() <= 260
-        && address.bytes().all(|byte| byte.is_ascii_graphic())
-        && address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
-}
-
-fn not_enrolled(folder: &Path) -> Failure {
-    Failure::new(
-        ExitCode::Failed,
-        "this node is not enrolled",
-        format!("{} holds no certificate", folder.display()),
-        format!(
-            "mainstay-agent enroll --data-dir {} --token-file FILE --coordinator HOST:PORT    (`mainstay token create` \
-             makes the token)",
-            folder.display()
-        ),
-    )
-}
-
-fn half_written(folder: &Path, why: &str) -> Failure {
-    Failure::new(
-        ExitCode::Failed,
-        format!("{} is half-written", folder.display()),
-        why,
-        "run the same `mainstay-agent enroll` again: its token still counts for this machine; with a token that ran \
-         out, make a new one; nothing but these files depends on the directory",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,15 +255,5 @@ mod tests {
         let failure = Identity::load(folder.path()).unwrap_err();
         assert!(failure.what.contains("half-written"), "{failure}");
         assert!(failure.why.contains("agent.crt") && !failure.why.contains("agent.key"), "{failure}");
-    }
-
-    #[test]
-    fn addresses_are_host_and_port() {
-        for good in ["127.0.0.1:7443", "[::1]:7443", "node-1.example:1"] {
-            assert!(is_address(good), "{good}");
-        }
-        for bad in ["", "host", "host:", ":7443", "host:0", "host:70000", "ho st:1", "h\u{1b}:1"] {
-            assert!(!is_address(bad), "{bad}");
-        }
     }
 }
