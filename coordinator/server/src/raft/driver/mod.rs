@@ -11,6 +11,7 @@ mod members;
 mod mirror;
 mod mistake;
 mod patience;
+mod proposals;
 mod reads;
 mod ready;
 mod status;
@@ -38,6 +39,7 @@ use self::{
     members::Peers,
     mirror::Mirror,
     patience::{ELECTION_TICKS, Patience},
+    proposals::Appended,
     reads::Reads,
     ready::Outstanding,
     watchdog::Watchdog,
@@ -49,10 +51,6 @@ use super::{
 
 /// Time as the driver knows it: a heartbeat, a seventh of the shortest election timeout.
 pub const TICK: Duration = Duration::from_millis(50);
-/// The most entries of one turn's proposals.
-const BATCH_ENTRIES: usize = 512;
-/// The most bytes of them; one alone may have more.
-const BATCH_BYTES: usize = 256 << 10;
 
 /// What a driver is told once.
 #[derive(Clone, Copy, Debug)]
@@ -122,13 +120,6 @@ pub struct Driver {
     hinted: Option<u64>,
     effects: Vec<Effect>,
     stopped: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Appended {
-    term: u64,
-    ticket: Ticket,
-    is_change: bool,
 }
 
 impl Driver {
@@ -233,17 +224,6 @@ impl Driver {
         std::mem::take(&mut self.effects)
     }
 
-    /// True where proposals wait that another turn would take.
-    #[must_use]
-    pub fn has_more(&self) -> bool {
-        !self.stopped && !self.proposals.is_empty() && self.is_ready_to_propose()
-    }
-
-    /// Takes back proposals that are not in the log yet.
-    pub fn take_held(&mut self) -> Vec<Ticket> {
-        self.proposals.drain(..).map(|(ticket, _)| ticket).collect()
-    }
-
     /// A sole replica needs no votes but its own: it leads at once.
     pub fn campaign_if_sole(&mut self) {
         if self.conf_state.voters == [self.config.id] && self.is_sole() && self.outstanding.is_empty() {
@@ -297,46 +277,6 @@ impl Driver {
         }
     }
 
-    fn is_ready_to_propose(&self) -> bool {
-        // Before a leader's first entry is applied it holds what comes: it may not have the disk's room to lead at all.
-        !self.leads() || self.told_leads.is_some()
-    }
-
-    /// All that waits, as far as it fits, as one message: each would be one to every follower otherwise.
-    fn propose(&mut self) {
-        if self.proposals.is_empty() || !self.is_ready_to_propose() {
-            return;
-        }
-        if !self.leads() {
-            // The crate would forward them, and nobody could tell what became of them.
-            let leader = self.leader();
-            let refused = self.proposals.drain(..).map(|(ticket, _)| Effect::Answer(ticket, Answer::Refused(leader)));
-            self.effects.extend(refused);
-            return;
-        }
-        let (mut bytes, mut tickets, mut entries) = (0, Vec::new(), Vec::new());
-        while let Some((ticket, data)) = self.proposals.pop_front() {
-            bytes += data.len();
-            if !entries.is_empty() && (bytes > BATCH_BYTES || entries.len() >= BATCH_ENTRIES) {
-                self.proposals.push_front((ticket, data));
-                break;
-            }
-            tickets.push(ticket);
-            entries.push(raft::eraftpb::Entry { data: data.into(), ..raft::eraftpb::Entry::default() });
-        }
-        let (term, first) = (self.node.raft.term, self.node.raft.raft_log.last_index() + 1);
-        let mut message = Message { from: self.config.id, ..Message::default() };
-        message.set_msg_type(raft::eraftpb::MessageType::MsgPropose);
-        message.set_entries(entries.into());
-        if self.node.step(message).is_ok() {
-            let appended = |ticket| Appended { term, ticket, is_change: false };
-            self.appended.extend((first..).zip(tickets.into_iter().map(appended)));
-        } else {
-            // Leadership is on its way to somebody else, or too much waits already.
-            self.effects.extend(tickets.into_iter().map(|ticket| Effect::Answer(ticket, Answer::Refused(None))));
-        }
-    }
-
     fn ask_reads(&mut self) {
         if self.makes(Mistake::ReadWithoutQuorum) && self.leads() {
             if let Some(context) = self.reads.ask(self.now) {
@@ -346,30 +286,6 @@ impl Driver {
             && let Some(context) = self.reads.ask(self.now)
         {
             self.node.read_index(context);
-        }
-    }
-
-    /// Nobody is left without an answer when nothing more can be done.
-    fn answer_all(&mut self) {
-        self.lose_appended();
-        let proposals = self.proposals.drain(..).map(|(ticket, _)| Effect::Answer(ticket, Answer::Refused(None)));
-        self.effects.extend(proposals);
-        let changes = self.changes.drain(..);
-        self.effects.extend(
-            changes.map(|(ticket, _)| Effect::Answer(ticket, Answer::ChangeRefused(ChangeRefused::NotLeader(None)))),
-        );
-        let reads = self.reads.give_up_all().into_iter();
-        self.effects.extend(reads.map(|ticket| Effect::Answer(ticket, Answer::NotReadable)));
-    }
-
-    /// Leadership is lost: another leader decides what becomes of these.
-    fn lose_appended(&mut self) {
-        let answer = match self.config.mistake {
-            Some(Mistake::UnknownAsRefused) => Answer::Refused(None),
-            _ => Answer::Unknown,
-        };
-        for (_, Appended { ticket, .. }) in std::mem::take(&mut self.appended) {
-            self.effects.push(Effect::Answer(ticket, answer.clone()));
         }
     }
 

@@ -163,36 +163,44 @@ impl<D: Disk> Desk<'_, D> {
 
     /// On a full disk in parts that are small enough for its reserve; in the end it waits for room.
     fn write_part(&mut self, part: &[Entry], hard_state: HardState) -> Result<(), Halt> {
-        let whole = self.write_record(part, hard_state, Priority::Ordinary);
+        let whole = write_record(&mut self.store, part, hard_state, Priority::Ordinary);
         if whole != Err(WriteError::NoRoom) {
             return Ok(whole?);
         }
         let (last, commit, mut told) = (self.store.last().index, self.store.hard_state().commit, false);
         for (entries, hard_state) in in_records(part, hard_state, last, commit, ESSENTIAL_BYTES) {
-            while let Err(error) = self.write_record(entries, hard_state, Priority::Essential) {
-                if error != WriteError::NoRoom {
-                    return Err(error.into());
-                }
-                if !std::mem::replace(&mut told, true) {
-                    (self.tell)(Done::Full(true));
-                }
-                self.wait_for_room()?;
-            }
+            let essential = |store: &mut Store<D>| write_record(store, entries, hard_state, Priority::Essential);
+            self.patiently(&mut told, essential)?;
         }
-        if told {
-            (self.tell)(Done::Full(false));
+        self.has_room_again(told);
+        Ok(())
+    }
+
+    /// Does it as soon as there is room; `told` where somebody knows that it waits.
+    fn patiently(
+        &mut self,
+        told: &mut bool,
+        mut attempt: impl FnMut(&mut Store<D>) -> Result<(), WriteError>,
+    ) -> Result<(), Halt> {
+        while let Err(error) = attempt(&mut self.store) {
+            if error != WriteError::NoRoom {
+                return Err(error.into());
+            }
+            if !std::mem::replace(told, true) {
+                (self.tell)(Done::Full(true));
+            }
+            self.wait_for_room()?;
         }
         Ok(())
     }
 
-    fn write_record(&mut self, entries: &[Entry], hard_state: HardState, priority: Priority) -> Result<(), WriteError> {
-        // A checkpoint that was adopted while this waited for room has noted more.
-        let commit = hard_state.commit.max(self.store.hard_state().commit);
-        self.store.write(&Batch { entries, hard_state: Some(HardState { commit, ..hard_state }), priority })
+    fn has_room_again(&self, told: bool) {
+        if told {
+            (self.tell)(Done::Full(false));
+        }
     }
 
-    /// Waits a while; a checkpoint that is done meanwhile makes room. The replica may end
-    /// instead.
+    /// Waits a while; a checkpoint that is done meanwhile makes room. The replica may end instead.
     fn wait_for_room(&mut self) -> Result<(), Halt> {
         match self.jobs.recv_timeout(self.retry) {
             Ok(Job::Adopt(saved, at, conf_state)) => self.adopt(saved, at, conf_state)?,
@@ -207,18 +215,8 @@ impl<D: Disk> Desk<'_, D> {
     fn install(&mut self, write: &Write, body: &Checkpoint) -> Result<(), Halt> {
         let hard_state = HardState { commit: body.index, ..write.hard_state };
         let mut told = false;
-        while let Err(error) = self.store.install(body, hard_state) {
-            if error != WriteError::NoRoom {
-                return Err(error.into());
-            }
-            if !std::mem::replace(&mut told, true) {
-                (self.tell)(Done::Full(true));
-            }
-            self.wait_for_room()?;
-        }
-        if told {
-            (self.tell)(Done::Full(false));
-        }
+        self.patiently(&mut told, |store| store.install(body, hard_state))?;
+        self.has_room_again(told);
         Ok(())
     }
 
@@ -237,6 +235,17 @@ impl<D: Disk> Desk<'_, D> {
         let commit = self.commit.min(self.store.last().index);
         if commit > self.store.hard_state().commit { self.store.note_commit(commit) } else { Ok(()) }
     }
+}
+
+fn write_record<D: Disk>(
+    store: &mut Store<D>,
+    entries: &[Entry],
+    hard_state: HardState,
+    priority: Priority,
+) -> Result<(), WriteError> {
+    // A checkpoint that was adopted while this waited for room has noted more.
+    let commit = hard_state.commit.max(store.hard_state().commit);
+    store.write(&Batch { entries, hard_state: Some(HardState { commit, ..hard_state }), priority })
 }
 
 #[cfg(test)]

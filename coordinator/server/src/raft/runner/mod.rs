@@ -1,6 +1,9 @@
 //! The log's thread: it turns what comes in into inputs of the driver, and its effects into deeds.
 
+mod checkpoints;
+mod deeds;
 mod disk;
+mod message;
 
 use std::{
     collections::BTreeMap,
@@ -12,17 +15,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::oneshot;
 
-use self::disk::{Done, Job};
+pub(super) use self::message::{Message, Outlets, Proposal};
+use self::{
+    disk::{Done, Job},
+    message::Waiting,
+};
 use super::{
     ChangeError, End, Machine, Observer, ProposeError, ReadError, Settings,
-    driver::{Answer, Change, ChangeRefused, Driver, Effect, Input, Role, Status, Stop, TICK, Ticket, Write},
+    driver::{Driver, Input, Role, Stop, TICK, Ticket},
     keeping::Keeping,
     peers::Peers,
-    store::{Checkpoint, CheckpointWriter, ConfState, Disk, Entry, Position, Priority, Room, Store},
+    store::{Checkpoint, CheckpointWriter, Disk, Position, Priority, Room, Store},
 };
-use crate::failpoint;
 
 /// What an entry takes in a record besides its data.
 const ENTRY_HEADER: usize = 13;
@@ -32,51 +38,6 @@ const ESSENTIAL_BYTES: usize = 32 << 10;
 const GATHER: usize = 4096;
 /// How long an end waits for another leader and for what is being written.
 const END_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What the thread is told.
-pub(super) enum Message<M: Machine> {
-    Propose(Proposal<M>),
-    Read(oneshot::Sender<Result<Arc<M>, ReadError>>),
-    Change(Change, oneshot::Sender<Result<(), ChangeError>>),
-    Transfer(Option<u64>),
-    Status(oneshot::Sender<Status>),
-    /// From a peer, whose certificate says so.
-    Frame(u64, Vec<u8>),
-    Unreachable(u64),
-    LeaderGone(u64),
-    CheckpointArrived(Box<Checkpoint>),
-    CheckpointMissed(Position),
-    CheckpointSending(u64),
-    CheckpointNotSent(u64),
-    CheckpointDone,
-    Disk(disk::Done),
-    End,
-}
-
-/// An entry that somebody waits for.
-pub(super) struct Proposal<M: Machine> {
-    pub(super) entry: M::Entry,
-    pub(super) data: Vec<u8>,
-    pub(super) is_essential: bool,
-    pub(super) answer: oneshot::Sender<Result<M::Outcome, ProposeError>>,
-    pub(super) _place: OwnedSemaphorePermit,
-}
-
-/// Who waits for an answer of the driver's.
-enum Waiting<M: Machine> {
-    Proposal(Proposal<M>),
-    Read(oneshot::Sender<Result<Arc<M>, ReadError>>),
-    Change(oneshot::Sender<Result<(), ChangeError>>),
-}
-
-/// Where the thread shows what it did.
-pub(super) struct Outlets<M: Machine> {
-    pub(super) state: watch::Sender<Arc<M>>,
-    pub(super) applied: watch::Sender<Position>,
-    pub(super) leader: watch::Sender<Option<u64>>,
-    pub(super) known_leader: watch::Sender<Option<u64>>,
-    pub(super) members: watch::Sender<ConfState>,
-}
 
 /// The parts of a log, which `start` alone puts together.
 pub(super) struct Parts<D: Disk, M: Machine> {
@@ -237,11 +198,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             },
             Message::Unreachable(peer) => self.driver.feed(Input::Unreachable(peer)),
             Message::LeaderGone(leader) => self.driver.feed(Input::LeaderGone(leader)),
-            Message::CheckpointArrived(checkpoint) => {
-                let at = checkpoint.position();
-                self.bodies.insert(at.index, Arc::from(checkpoint));
-                self.driver.feed(Input::CheckpointReceived(at));
-            }
+            Message::CheckpointArrived(checkpoint) => self.checkpoint_arrived(*checkpoint),
             Message::CheckpointMissed(at) => self.driver.feed(Input::CheckpointMissed(at)),
             Message::CheckpointSending(to) => self.driver.feed(Input::CheckpointSending(to)),
             Message::CheckpointNotSent(to) => self.driver.feed(Input::CheckpointNotSent(to)),
@@ -310,156 +267,6 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         }
     }
 
-    fn turns(&mut self) {
-        loop {
-            let effects = self.driver.turn();
-            self.carry_out(effects);
-            if self.end.is_some() || !self.driver.has_more() {
-                return;
-            }
-        }
-    }
-
-    fn carry_out(&mut self, effects: Vec<Effect>) {
-        let (mut outcomes, mut answers, mut leads, mut changed) = (Vec::new(), Vec::new(), Vec::new(), false);
-        for effect in effects {
-            match effect {
-                Effect::Send(message) => self.send(&message),
-                Effect::Write(write) => self.write(write),
-                Effect::NoteCommit(commit) => self.jobs.send(Job::NoteCommit(commit)).unwrap_or(()),
-                Effect::Apply(entry, ticket) => {
-                    changed = true;
-                    match self.apply(entry, ticket) {
-                        Ok(outcome) => outcomes.extend(outcome),
-                        Err(why) => {
-                            self.end = Some(End::Broken(why));
-                            break;
-                        }
-                    }
-                }
-                Effect::Install(at) => {
-                    changed = true;
-                    if let Err(why) = self.install(at) {
-                        self.end = Some(End::Broken(why));
-                        break;
-                    }
-                }
-                Effect::MakeCheckpoint => self.make_checkpoint(false, true),
-                Effect::Fetch { from, checkpoint } => self.fetch(from, checkpoint),
-                Effect::Answer(ticket, answer) => answers.push((ticket, answer)),
-                Effect::Leads(term) => leads.push(term),
-                Effect::Leader(leader) => {
-                    self.outlets.known_leader.send_replace(leader);
-                }
-                Effect::Members(members) => {
-                    self.peers.members(&members);
-                    self.outlets.members.send_replace(members);
-                }
-                Effect::Stop(Stop::Removed) => self.end = Some(End::Removed),
-                Effect::Stop(why) => self.end = Some(End::Broken(why.to_string())),
-            }
-        }
-        if changed {
-            // Shown before it is answered: who was answered sees it.
-            self.outlets.state.send_replace(Arc::new(self.state.clone()));
-            self.outlets.applied.send_replace(self.applied);
-        }
-        for term in leads {
-            match term {
-                Some(term) => tracing::info!(term, index = self.applied.index, "leads"),
-                None => tracing::info!("leads no longer"),
-            }
-            self.outlets.leader.send_replace(term);
-        }
-        outcomes.into_iter().for_each(|(proposal, outcome): (Proposal<M>, M::Outcome)| {
-            answer(proposal.answer, Ok(outcome));
-        });
-        answers.into_iter().for_each(|(ticket, answer)| self.answer(ticket, answer));
-    }
-
-    fn send(&self, message: &super::driver::Message) {
-        match protobuf::Message::write_to_bytes(message) {
-            Ok(frame) => self.peers.send(message.to, frame),
-            Err(error) => tracing::error!(%error, "a message cannot be written"),
-        }
-    }
-
-    fn write(&mut self, write: Write) {
-        let body = match write.install.map(|at| self.bodies.get(&at.index).cloned()) {
-            None => None,
-            Some(Some(body)) => Some(body),
-            Some(None) => {
-                self.end = Some(End::Broken("a checkpoint is to be installed that is not here".into()));
-                return;
-            }
-        };
-        self.jobs.send(Job::Write(write, body)).unwrap_or(());
-    }
-
-    /// Applies an entry; whoever proposed it here is told later.
-    #[expect(clippy::type_complexity, reason = "a proposal and its outcome")]
-    fn apply(&mut self, entry: Entry, ticket: Option<Ticket>) -> Result<Option<(Proposal<M>, M::Outcome)>, String> {
-        self.applied = Position { index: entry.index, term: entry.term };
-        self.keeping.count(entry.data.len());
-        let own = ticket.and_then(|ticket| match self.waiting.remove(&ticket)? {
-            Waiting::Proposal(proposal) => Some(proposal),
-            Waiting::Read(_) | Waiting::Change(_) => None,
-        });
-        let decoded = match &own {
-            Some(_) => None,
-            None => match super::start::command::<M>(&entry).map_err(|error| error.to_string())? {
-                None => return Ok(None),
-                decoded => decoded,
-            },
-        };
-        let Some(command) = decoded.as_ref().or(own.as_ref().map(|own| &own.entry)) else { return Ok(None) };
-        let at = self.applied;
-        let outcome = self.state.apply(at, command);
-        for observer in self.observers.iter_mut().filter(|observer| observer.wanted() <= at.index) {
-            observer.applied(at, command, &outcome);
-        }
-        failpoint::reach("log-applied");
-        Ok(own.map(|proposal| (proposal, outcome)))
-    }
-
-    /// A checkpoint from elsewhere is durable: it is the state.
-    fn install(&mut self, at: Position) -> Result<(), String> {
-        let body = self.bodies.remove(&at.index).ok_or("an installed checkpoint is not here")?;
-        self.bodies.retain(|index, _| *index > at.index);
-        let state = M::from_sections(&body.sections);
-        self.state = state.map_err(|why| format!("the checkpoint at {} cannot be read: {why}", at.index))?;
-        self.applied = at;
-        super::start::show_missed(&mut self.observers, at.index);
-        tracing::info!(index = at.index, term = at.term, "a checkpoint from another replica is the state now");
-        Ok(())
-    }
-
-    fn fetch(&mut self, from: u64, checkpoint: Position) {
-        if self.bodies.get(&checkpoint.index).is_some_and(|body| body.position() == checkpoint) {
-            self.driver.feed(Input::CheckpointReceived(checkpoint));
-        } else {
-            self.peers.fetch(from, checkpoint);
-        }
-    }
-
-    fn answer(&mut self, ticket: Ticket, given: Answer) {
-        let Some(waiting) = self.waiting.remove(&ticket) else { return };
-        match (waiting, given) {
-            (Waiting::Proposal(proposal), Answer::Refused(leader)) => {
-                answer(proposal.answer, Err(ProposeError::NotLeader(leader)));
-            }
-            (Waiting::Proposal(proposal), _) => answer(proposal.answer, Err(ProposeError::Unknown)),
-            (Waiting::Read(reader), Answer::Readable) => answer(reader, Ok(self.outlets.state.borrow().clone())),
-            (Waiting::Read(reader), _) => answer(reader, Err(ReadError::NoLeader)),
-            (Waiting::Change(changer), Answer::Changed) => answer(changer, Ok(())),
-            (Waiting::Change(changer), Answer::ChangeRefused(why)) => {
-                let is_unknown = why == ChangeRefused::Overtaken;
-                answer(changer, Err(if is_unknown { ChangeError::Unknown } else { ChangeError::Refused(why) }));
-            }
-            (Waiting::Change(changer), _) => answer(changer, Err(ChangeError::Unknown)),
-        }
-    }
-
     /// Another leader first, if there can be one; then what is being written.
     fn begin_end(&mut self) {
         if self.ends.is_none() {
@@ -475,31 +282,6 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         let has_given_way = !others_vote || status.role != Role::Leader;
         let is_done = has_given_way && (self.waiting.is_empty() || self.is_full) && !self.keeping.is_under_way();
         (is_done || now >= until).then_some(End::Asked)
-    }
-
-    fn checkpoint_done(&mut self) {
-        match self.keeping.finish() {
-            Ok(Some((saved, at, conf_state))) => {
-                self.jobs.send(Job::Adopt(saved, at, conf_state)).unwrap_or(());
-            }
-            Ok(None) => {}
-            Err(error) => self.end = Some(End::Broken(error.to_string())),
-        }
-    }
-
-    /// `is_wanted`: a peer needs one, however new the last is.
-    fn make_checkpoint(&mut self, is_full: bool, is_wanted: bool) {
-        if !self.keeping.is_due(is_full || self.is_full, is_wanted) || self.end.is_some() {
-            return;
-        }
-        // What is in a checkpoint is not shown to observers again.
-        if let Err(error) = self.observers.iter_mut().try_for_each(|observer| observer.keep()) {
-            tracing::warn!(%error, "no checkpoint: what was seen of the log cannot be kept");
-            self.keeping.put_off(1);
-            return;
-        }
-        let conf_state = self.driver.conf_state();
-        self.keeping.begin(self.checkpoints.clone(), self.applied, conf_state, self.state.clone(), is_full);
     }
 }
 

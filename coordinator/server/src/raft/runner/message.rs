@@ -1,0 +1,57 @@
+//! What the log's thread is told, and who waits for its answers.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use super::disk::Done;
+use crate::raft::{
+    ChangeError, Machine, ProposeError, ReadError,
+    driver::{Change, Status},
+    store::{Checkpoint, ConfState, Position},
+};
+
+/// What the thread is told.
+pub(in crate::raft) enum Message<M: Machine> {
+    Propose(Proposal<M>),
+    Read(oneshot::Sender<Result<Arc<M>, ReadError>>),
+    Change(Change, oneshot::Sender<Result<(), ChangeError>>),
+    Transfer(Option<u64>),
+    Status(oneshot::Sender<Status>),
+    /// From a peer, whose certificate says so.
+    Frame(u64, Vec<u8>),
+    Unreachable(u64),
+    LeaderGone(u64),
+    CheckpointArrived(Box<Checkpoint>),
+    CheckpointMissed(Position),
+    CheckpointSending(u64),
+    CheckpointNotSent(u64),
+    CheckpointDone,
+    Disk(Done),
+    End,
+}
+
+/// An entry that somebody waits for.
+pub(in crate::raft) struct Proposal<M: Machine> {
+    pub(in crate::raft) entry: M::Entry,
+    pub(in crate::raft) data: Vec<u8>,
+    pub(in crate::raft) is_essential: bool,
+    pub(in crate::raft) answer: oneshot::Sender<Result<M::Outcome, ProposeError>>,
+    pub(in crate::raft) _place: OwnedSemaphorePermit,
+}
+
+/// Who waits for an answer of the driver's.
+pub(super) enum Waiting<M: Machine> {
+    Proposal(Proposal<M>),
+    Read(oneshot::Sender<Result<Arc<M>, ReadError>>),
+    Change(oneshot::Sender<Result<(), ChangeError>>),
+}
+
+/// Where the thread shows what it did.
+pub(in crate::raft) struct Outlets<M: Machine> {
+    pub(in crate::raft) state: watch::Sender<Arc<M>>,
+    pub(in crate::raft) applied: watch::Sender<Position>,
+    pub(in crate::raft) leader: watch::Sender<Option<u64>>,
+    pub(in crate::raft) known_leader: watch::Sender<Option<u64>>,
+    pub(in crate::raft) members: watch::Sender<ConfState>,
+}
