@@ -206,6 +206,7 @@ impl pb::viewer_server::Viewer for ViewerService {
         let limit = if asked.limit == 0 { AUDIT_LINES } else { asked.limit.min(MAX_AUDIT_LINES) };
         let wanted = Wanted { since: Timestamp(asked.since_ms), actor: asked.actor, limit: limit as usize };
         let folder = Arc::clone(&self.0.data_dir);
+        self.0.log.audited().await;
         // Files are read where nothing else waits for them.
         let found = tokio::task::spawn_blocking(move || audit::read(&folder, &wanted)).await;
         let found = found.map_err(|crash| Status::internal(crash.to_string()))?;

@@ -6,8 +6,10 @@
 
 mod line;
 mod reading;
+mod scribe;
 mod trail;
 
 pub(crate) use line::Line;
 pub(crate) use reading::{Found, Wanted, read};
+pub(crate) use scribe::{Scribe, Written};
 pub(crate) use trail::{FOLDER, Trail};

@@ -163,11 +163,11 @@ impl Trail {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::audit::{Wanted, read};
 
-    pub(crate) fn line(index: u64) -> Line {
+    pub(in crate::audit) fn line(index: u64) -> Line {
         Line {
             index,
             term: 1,

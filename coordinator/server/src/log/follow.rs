@@ -1,13 +1,12 @@
 //! The audit trail follows the log.
 
-use std::{io, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
-use mainstay_common::process::now;
 use mainstay_core::{Consequence, Entry, Rejected, State, audit::Record};
 
 use crate::{
-    audit::{Line, Trail},
-    raft::{Observer, Position},
+    audit::{Line, Scribe},
+    raft::{Keep, Observer, Position},
 };
 
 /// A record as the trail keeps it.
@@ -27,7 +26,7 @@ pub(crate) fn line(term: u64, record: Record) -> Line {
     }
 }
 
-impl Observer<State> for Trail {
+impl Observer<State> for Scribe {
     fn wanted(&self) -> u64 {
         self.last() + 1
     }
@@ -41,8 +40,7 @@ impl Observer<State> for Trail {
         tracing::warn!(first, last, "the audit trail lacks entries that the log forgot already");
     }
 
-    fn keep(&mut self) -> io::Result<()> {
-        self.forget(now())?;
-        self.sync()
+    fn keep(&mut self) -> Keep {
+        Keep::by(Self::keep(self))
     }
 }

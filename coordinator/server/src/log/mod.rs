@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    audit::Trail,
+    audit::{Scribe, Trail, Written},
     identity::OPENER_FILE,
     raft::{
         self, End, Observer, Peers, Running, Settings,
@@ -60,6 +60,7 @@ pub(crate) struct Log {
     /// Held by whoever proposes; all of it by whoever gives leadership away: what would be cut off in the middle waits,
     /// and is then told who leads.
     writes: Arc<RwLock<()>>,
+    audited: Written,
 }
 
 impl Log {
@@ -74,10 +75,11 @@ impl Log {
         let disk = Folder::at(&folder).map_err(unusable)?;
         let trail = Trail::open(dir.path()).map_err(unusable)?;
         let replica = cluster::numbered(identity(dir)?.replica);
-        let observers: Vec<Box<dyn Observer<State>>> = vec![Box::new(trail)];
+        let (scribe, audited) = Scribe::start(trail).map_err(unusable)?;
+        let observers: Vec<Box<dyn Observer<State>>> = vec![Box::new(scribe)];
         let started = raft::start_member(disk, Settings::default(), observers, peers, State::blank());
         let (raft, running) = started.map_err(|error| error.failure(&folder.display().to_string()))?;
-        Ok((Self { raft, replica, writes: Arc::default() }, running))
+        Ok((Self { raft, replica, writes: Arc::default(), audited }, running))
     }
 
     /// Proposes a command; the answer comes when it is durable and applied.
@@ -143,6 +145,11 @@ impl Log {
     /// This replica.
     pub(crate) fn replica(&self) -> &ReplicaId {
         &self.replica
+    }
+
+    /// Waits until the audit trail has what is applied here.
+    pub(crate) async fn audited(&self) {
+        self.audited.wait().await;
     }
 
     /// The state as of now.

@@ -1,13 +1,14 @@
 //! When checkpoints are made; each is written by a thread of its own, so that entries do not wait for it.
 
 use std::{
+    io,
     sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use super::{
-    Machine, Position, Settings,
+    Keep, Machine, Position, Settings,
     runner::Message,
     store::{Checkpoint, CheckpointWriter, ConfState, Disk, SavedCheckpoint, WriteError},
 };
@@ -29,11 +30,18 @@ pub(super) struct Keeping<M: Machine> {
 }
 
 struct UnderWay {
-    thread: JoinHandle<Result<SavedCheckpoint, WriteError>>,
+    thread: JoinHandle<Result<SavedCheckpoint, Unmade>>,
     at: Position,
     conf_state: ConfState,
     entries: u64,
     bytes: u64,
+}
+
+/// Why there is no checkpoint.
+enum Unmade {
+    /// What was seen of the log is not durable, and a checkpoint would forget it.
+    Unkept(io::Error),
+    Unwritten(WriteError),
 }
 
 /// Tells the log's thread that a checkpoint is done, however that came.
@@ -48,7 +56,7 @@ impl<M: Machine> Drop for Done<M> {
 
 impl<M: Machine> Drop for Keeping<M> {
     fn drop(&mut self) {
-        // Nothing may use the disk when the log has ended.
+        // Nothing may use the disk when the log has ended, unless it hangs there.
         self.under_way.take().map_or(Ok(()), |under_way| under_way.thread.join().map(drop)).unwrap_or(());
     }
 }
@@ -85,21 +93,30 @@ impl<M: Machine> Keeping<M> {
         self.under_way.is_some()
     }
 
-    /// Begins a checkpoint of `state`, which has all entries up to `at`; `conf_state` are the members as of there.
+    /// The disk hangs: whoever writes a checkpoint is not waited for.
+    pub(super) fn abandon(&mut self) {
+        self.under_way = None;
+    }
+
+    /// Begins a checkpoint of `state`, which has all entries up to `at`; `conf_state` are the members as of there. What
+    /// observers saw is kept first.
     pub(super) fn begin<D: Disk>(
         &mut self,
         writer: CheckpointWriter<D>,
         at: Position,
         conf_state: ConfState,
         state: M,
+        keeps: Vec<Keep>,
         is_full: bool,
     ) {
         self.put_off(if is_full { PAUSES_WHEN_FULL } else { 0 });
         let (members, done) = (conf_state.clone(), Done(self.inbox.clone()));
         let write = move || {
             let _done = done;
+            keeps.into_iter().try_for_each(Keep::carry_out).map_err(Unmade::Unkept)?;
             let sections = state.sections();
-            writer.write(&Checkpoint { index: at.index, term: at.term, conf_state: members, sections })
+            let checkpoint = Checkpoint { index: at.index, term: at.term, conf_state: members, sections };
+            writer.write(&checkpoint).map_err(Unmade::Unwritten)
         };
         match thread::Builder::new().name("log-checkpoint".into()).spawn(write) {
             Ok(thread) => {
@@ -119,16 +136,21 @@ impl<M: Machine> Keeping<M> {
     /// [`WriteError::Broken`].
     pub(super) fn finish(&mut self) -> Result<Option<(SavedCheckpoint, Position, ConfState)>, WriteError> {
         let Some(UnderWay { thread, at, conf_state, entries, bytes }) = self.under_way.take() else { return Ok(None) };
+        let mut pauses = PAUSES_WHEN_FULL;
         match thread.join() {
             Ok(Ok(saved)) => return Ok(Some((saved, at, conf_state))),
-            Ok(Err(WriteError::NoRoom)) => tracing::warn!("no room on the disk for a checkpoint"),
-            Ok(Err(error)) => return Err(error),
+            Ok(Err(Unmade::Unwritten(WriteError::NoRoom))) => tracing::warn!("no room on the disk for a checkpoint"),
+            Ok(Err(Unmade::Unwritten(error))) => return Err(error),
+            Ok(Err(Unmade::Unkept(error))) => {
+                tracing::warn!(%error, "no checkpoint: what was seen of the log cannot be kept");
+                pauses = 1;
+            }
             // It has told why already. The log is whole without a checkpoint; it only grows.
             Err(_) => tracing::error!("making a checkpoint failed"),
         }
         self.entries += entries;
         self.bytes += bytes;
-        self.put_off(PAUSES_WHEN_FULL);
+        self.put_off(pauses);
         Ok(None)
     }
 

@@ -1,6 +1,6 @@
 //! What a log is for: a state that only entries change.
 
-use std::{io, ops::RangeInclusive};
+use std::{fmt, io, ops::RangeInclusive};
 
 use super::store::{Position, Section};
 
@@ -52,7 +52,8 @@ pub enum Undecodable {
     Nonsense(String),
 }
 
-/// Sees every entry that is applied, in order and once it is durable, from the log's thread: an audit trail.
+/// Sees every entry that is applied, in order and once it is durable: an audit trail. Every call returns at once, since
+/// the log's thread makes it: a disk that hangs must keep neither ticks nor heartbeats waiting.
 pub trait Observer<M: Machine>: Send {
     /// The first index that it wants to see when the log is replayed.
     fn wanted(&self) -> u64;
@@ -64,9 +65,26 @@ pub trait Observer<M: Machine>: Send {
     /// the observer is new or lost its own files.
     fn missed(&mut self, indexes: RangeInclusive<u64>);
 
-    /// Makes durable what it saw: a checkpoint comes, and what is in it is not shown again.
-    ///
-    /// # Errors
-    /// The checkpoint waits then, and is tried again.
-    fn keep(&mut self) -> io::Result<()>;
+    /// What makes durable all that it saw so far: a checkpoint comes, and what is in it is not shown again.
+    fn keep(&mut self) -> Keep;
+}
+
+/// Done in the thread that writes a checkpoint, before it does. Where it fails there is no checkpoint for now.
+pub struct Keep(Box<dyn FnOnce() -> io::Result<()> + Send>);
+
+impl Keep {
+    /// Done by this.
+    pub fn by(deed: impl FnOnce() -> io::Result<()> + Send + 'static) -> Self {
+        Self(Box::new(deed))
+    }
+
+    pub(super) fn carry_out(self) -> io::Result<()> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keep")
+    }
 }

@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::{
     driver::{Change, ChangeRefused, MemberRole, Role, Status},
-    machine::{Machine, Observer, Undecodable},
+    machine::{Keep, Machine, Observer, Undecodable},
     peers::{Alone, Peers},
     start::{StartError, found, join, start, start_member},
     store::{ConfState, DiskFile, Position},

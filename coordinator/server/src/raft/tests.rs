@@ -83,6 +83,8 @@ struct Seen {
     cannot_keep: bool,
     /// Waits for this at the next entry.
     gate: Option<mpsc::Receiver<()>>,
+    /// Waits for this when it is to be kept.
+    stuck: Option<mpsc::Receiver<()>>,
 }
 
 impl Observer<Toy> for Trail {
@@ -105,10 +107,18 @@ impl Observer<Toy> for Trail {
         self.0.lock().unwrap().missed.push(indexes);
     }
 
-    fn keep(&mut self) -> io::Result<()> {
-        let mut seen = self.0.lock().unwrap();
-        seen.wanted = seen.shown.last().map_or(0, |(at, ..)| at.index + 1);
-        if seen.cannot_keep { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    fn keep(&mut self) -> Keep {
+        let (trail, next) =
+            (Arc::clone(&self.0), self.0.lock().unwrap().shown.last().map_or(0, |(at, ..)| at.index + 1));
+        Keep::by(move || {
+            let stuck = trail.lock().unwrap().stuck.take();
+            if let Some(stuck) = stuck {
+                stuck.recv().unwrap();
+            }
+            let mut seen = trail.lock().unwrap();
+            seen.wanted = next;
+            if seen.cannot_keep { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+        })
     }
 }
 
@@ -130,6 +140,27 @@ async fn what_is_answered_is_in_the_state_and_there_again_after_a_restart() {
     assert_eq!(log.read().0, [5, 6]);
     leads(&log).await;
     assert_eq!((*log.leader().borrow(), log.applied()), (Some(3), Position { index: 6, term: 3 }));
+    drop(running);
+}
+
+#[tokio::test]
+async fn an_observer_whose_disk_hangs_holds_up_no_entry() {
+    let disk = founded(1);
+    let (open, stuck) = mpsc::channel();
+    let trail = Trail::default();
+    trail.0.lock().unwrap().stuck = Some(stuck);
+    let settings = Settings { checkpoint_entries: 3, ..settings() };
+    let (log, running) = start(disk.clone(), settings, vec![Box::new(trail)]).unwrap();
+    for number in 0..10 {
+        assert!(matches!(log.propose(ToyEntry::Add(number)).await, Ok(Ok(_))));
+    }
+    let checkpoint = async || log.status().await.unwrap().checkpoint.index;
+    assert_eq!(checkpoint().await, 1, "none without what was seen");
+    open.send(()).unwrap();
+    let begin = Instant::now();
+    while checkpoint().await == 1 {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+    }
     drop(running);
 }
 

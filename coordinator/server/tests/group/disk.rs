@@ -22,6 +22,8 @@ pub(crate) enum Mood {
     Slow(Duration),
     /// No sync returns.
     Hung,
+    /// No sync of a file whose name begins so returns.
+    HungIn(&'static str),
     /// The next sync fails.
     Broken,
 }
@@ -34,6 +36,7 @@ pub(crate) struct MoodyDisk {
 
 #[derive(Debug)]
 pub(crate) struct MoodyFile {
+    name: String,
     file: File,
     mood: Arc<(Mutex<Mood>, Condvar)>,
 }
@@ -48,8 +51,8 @@ impl MoodyDisk {
         self.mood.1.notify_all();
     }
 
-    fn opened(&self, file: File) -> MoodyFile {
-        MoodyFile { file, mood: Arc::clone(&self.mood) }
+    fn opened(&self, name: &str, file: File) -> MoodyFile {
+        MoodyFile { name: name.to_owned(), file, mood: Arc::clone(&self.mood) }
     }
 }
 
@@ -61,11 +64,11 @@ impl Disk for MoodyDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<MoodyFile> {
-        self.folder.create(name).map(|file| self.opened(file))
+        self.folder.create(name).map(|file| self.opened(name, file))
     }
 
     fn open(&self, name: &str) -> io::Result<MoodyFile> {
-        self.folder.open(name).map(|file| self.opened(file))
+        self.folder.open(name).map(|file| self.opened(name, file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -99,6 +102,11 @@ impl DiskFile for MoodyFile {
                 drop(changed.wait_timeout_while(guard, more, |mood| *mood == Mood::Slow(more)).unwrap())
             }
             Mood::Hung => drop(changed.wait_while(guard, |mood| *mood == Mood::Hung).unwrap()),
+            Mood::HungIn(begin) if self.name.starts_with(begin) => {
+                let hangs = |mood: &mut Mood| matches!(*mood, Mood::HungIn(_) | Mood::Hung);
+                drop(changed.wait_while(guard, hangs).unwrap());
+            }
+            Mood::HungIn(_) => {}
             Mood::Broken => return Err(io::Error::from_raw_os_error(5)),
         }
         DiskFile::sync(&self.file)

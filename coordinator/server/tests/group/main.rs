@@ -209,6 +209,32 @@ async fn a_leader_whose_disk_hangs_gives_way_within_three_seconds_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_under_a_checkpoint_too_keeps_no_replica_from_its_end() {
+    let mut group = Group::of(3);
+    group.write(0).await;
+    let old = group.leader().await;
+    group.disks[&old].set(Mood::HungIn("checkpoint-"));
+    for number in 1..60 {
+        group.write(number).await;
+    }
+    assert_eq!(group.leader().await, old, "entries go on");
+    assert_eq!(group.log(old).status().await.unwrap().checkpoint.index, 1);
+    group.disks[&old].set(Mood::Hung);
+    let (log, running) = group.replicas.remove(&old).unwrap();
+    let begin = Instant::now();
+    let stuck = tokio::spawn({
+        let log = log.clone();
+        async move { log.propose(100).await }
+    });
+    group.leader_but(old).await;
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    // Told to end before its patience is over: the process must not wait for the disk either.
+    assert_eq!(tokio::time::timeout(Duration::from_secs(4), running.end()).await.unwrap(), End::Asked);
+    assert_eq!(stuck.await.unwrap(), Err(ProposeError::Unknown));
+    group.disks[&old].set(Mood::Well);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_sync_ends_the_replica_and_not_the_group() {
     let mut group = Group::of(3);
     group.write(0).await;

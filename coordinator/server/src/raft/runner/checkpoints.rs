@@ -54,12 +54,8 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             return;
         }
         // What is in a checkpoint is not shown to observers again.
-        if let Err(error) = self.observers.iter_mut().try_for_each(|observer| observer.keep()) {
-            tracing::warn!(%error, "no checkpoint: what was seen of the log cannot be kept");
-            self.keeping.put_off(1);
-            return;
-        }
+        let keeps = self.observers.iter_mut().map(|observer| observer.keep()).collect();
         let conf_state = self.driver.conf_state();
-        self.keeping.begin(self.checkpoints.clone(), self.applied, conf_state, self.state.clone(), is_full);
+        self.keeping.begin(self.checkpoints.clone(), self.applied, conf_state, self.state.clone(), keeps, is_full);
     }
 }

@@ -38,6 +38,8 @@ const ESSENTIAL_BYTES: usize = 32 << 10;
 const GATHER: usize = 4096;
 /// How long an end waits for another leader and for what is being written.
 const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it then waits for whoever uses the disk: a disk that hangs must not keep the process.
+const HANG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The parts of a log, which `start` alone puts together.
 pub(super) struct Parts<D: Disk, M: Machine> {
@@ -133,19 +135,13 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         end
     }
 
-    /// Nothing is left behind: who waits is answered, the disk's thread is gone unless the disk hangs.
+    /// Nothing is left behind: who waits is answered, and whoever uses the disk is gone unless it hangs.
     fn finish(&mut self, end: &End) {
         self.outlets.leader.send_replace(None);
         let refusal = || match end {
             End::Broken(why) => ProposeError::Broken(why.clone()),
             End::Asked | End::Panicked | End::Removed => ProposeError::Ending,
         };
-        let messages: Vec<_> = self.messages.try_iter().collect();
-        for message in messages {
-            if let Message::Propose(proposal) = message {
-                answer(proposal.answer, Err(refusal()));
-            }
-        }
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             match waiting {
                 Waiting::Proposal(proposal) => {
@@ -158,10 +154,29 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         }
         self.jobs.send(Job::End).unwrap_or(());
         let hangs = matches!(end, End::Broken(why) if *why == Stop::DiskHangs.to_string());
-        if let Some(disk) = self.disk.take().filter(|_| !hangs) {
-            // It has told of its panic already.
-            disk.join().unwrap_or(());
+        let until = Instant::now() + if hangs { Duration::ZERO } else { HANG_PATIENCE };
+        loop {
+            let is_used = self.disk.is_some() || self.keeping.is_under_way();
+            let patience = if is_used { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            match self.messages.recv_timeout(patience) {
+                Ok(Message::Propose(proposal)) => answer(proposal.answer, Err(refusal())),
+                Ok(Message::Disk(Done::Gone)) => self.disk_gone(),
+                // Whether there is one more shows at the next start.
+                Ok(Message::CheckpointDone) => drop(self.keeping.finish()),
+                Ok(_) => {}
+                Err(_) if is_used => {
+                    tracing::error!("the disk hangs: whoever waits for it is left behind");
+                    self.keeping.abandon();
+                    return;
+                }
+                Err(_) => return,
+            }
         }
+    }
+
+    fn disk_gone(&mut self) {
+        // It has told of its panic already.
+        self.disk.take().map_or(Ok(()), JoinHandle::join).unwrap_or(());
     }
 
     fn gather(&mut self, until: Instant) {
@@ -253,6 +268,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             }
             Done::Failed(why) => self.end = Some(End::Broken(why)),
             Done::Gone => {
+                self.disk_gone();
                 self.end.get_or_insert(End::Panicked);
             }
         }
