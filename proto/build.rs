@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = tonic_prost_build::Config::new();
     // The codec looks a message's shape up by its name.
     config.enable_type_names();
+    // The same message has the same bytes wherever and however often it is encoded: a named request is known by them.
+    config.btree_map([".mainstay.v1.LabelNodeRequest", ".mainstay.v1.DeclaredRoute", ".mainstay.v1.DeclaredRule"]);
     tonic_prost_build::configure()
         .build_transport(false)
         .codec_path("crate::codec::Codec")

@@ -113,8 +113,17 @@ impl Replicas {
     /// # Panics
     /// Where there is none.
     pub fn begin(&mut self, id: &str) {
+        self.begin_with(id, &[]);
+    }
+
+    /// The same, with these variables in its surroundings.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn begin_with(&mut self, id: &str, surroundings: &[(&str, &str)]) {
         let member = self.member(id);
         let mut run = Program::Coordinator.command();
+        run.envs(surroundings.iter().copied());
         run.arg("run").arg("--data-dir").arg(&member.data).args(["--listen", &member.listen]);
         run.args(["--peer-listen", &member.peers, "--http", &member.http]);
         run.args(["--advertise", &member.listen, "--peer-advertise", &member.peers]);

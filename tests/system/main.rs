@@ -4,6 +4,7 @@
 
 mod abuse;
 mod alerts;
+mod asks;
 mod bad_input;
 mod ca_rotation;
 mod clocks;

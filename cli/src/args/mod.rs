@@ -5,6 +5,7 @@ pub(crate) mod usage;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
+use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::{
     output::Format,
@@ -50,9 +51,19 @@ pub(crate) struct Global {
     /// Ask just this replica
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) coordinator: Option<String>,
-    /// Take a replica's own view, without asking the leader
+    /// Take a replica's own view, without asking the leader; how old it is stands on standard error
     #[arg(long, global = true)]
     pub(crate) stale: bool,
+    /// Give what changes something this name: asked again under it within a day, it is done once
+    #[arg(long, global = true, value_name = "NAME", value_parser = parse_request)]
+    pub(crate) request: Option<MetadataValue<Ascii>>,
+}
+
+/// A name as the coordinator takes it.
+fn parse_request(text: &str) -> Result<MetadataValue<Ascii>, String> {
+    let is_name = (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let name = is_name.then(|| text.parse().ok()).flatten();
+    name.ok_or_else(|| "a request's name has 1 to 128 visible ASCII characters".into())
 }
 
 /// What to do.

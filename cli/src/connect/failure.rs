@@ -1,5 +1,7 @@
 //! From gRPC's codes to what a person is told and the program's exit code: the one place that knows both.
 
+use std::time::Duration;
+
 use mainstay_common::{
     ExitCode, Failure, Timestamp,
     identity::HumanRole,
@@ -19,6 +21,8 @@ pub(crate) enum Call {
     Looks,
     /// It changes something; the text says how to find out whether it did.
     Changes(&'static str),
+    /// The same, with a secret that this process made and that ends with it: the text says what to do about that.
+    Hides(&'static str),
 }
 
 /// What a call was answered with, other than success.
@@ -70,13 +74,38 @@ pub(crate) fn lost(call: Call, why: &str) -> Failure {
             why,
             "try again; or: mainstay context ls",
         ),
-        Call::Changes(find_out) => Failure::new(
+        Call::Changes(_) | Call::Hides(_) => Failure::new(
             ExitCode::Unknown,
             "nobody knows yet whether it was done",
             format!("the connection ended before the answer: {why}"),
-            format!("{find_out} tells; doing it again is safe"),
+            tells(call),
         ),
     }
+}
+
+/// How to find out what came of it.
+fn tells(call: Call) -> String {
+    match call {
+        Call::Looks => "try again".into(),
+        Call::Changes(find_out) => format!("{find_out} tells"),
+        Call::Hides(what_to_do) => what_to_do.into(),
+    }
+}
+
+/// Whoever leads was asked again, and nobody could say what came of it.
+pub(crate) fn unresolved(doubt: Failure, call: Call, name: Option<&str>, after: Duration) -> Failure {
+    let again = match (call, name) {
+        (Call::Changes(find_out), Some(name)) => {
+            format!("{find_out} tells; the same command with --request {name} does it once, whatever came of this one")
+        }
+        (Call::Looks | Call::Changes(_) | Call::Hides(_), _) => tells(call),
+    };
+    Failure::new(
+        ExitCode::Unknown,
+        "nobody knows yet whether it was done",
+        format!("{}; whoever might lead was asked again for {}s", doubt.why, after.as_secs()),
+        again,
+    )
 }
 
 /// The coordinator refused the certificate itself, which in TLS 1.3 shows at the first call.
@@ -194,8 +223,17 @@ mod tests {
         insta::assert_snapshot!(from_status(&lost, Call::Changes("mainstay node ls")), @r"
         nobody knows yet whether it was done
           why: the connection ended before the answer: transport error
-          try: mainstay node ls tells; doing it again is safe
+          try: mainstay node ls tells
         ");
+        let doubt = || from_status(&lost, Call::Changes("mainstay node ls"));
+        let after = Duration::from_secs(20);
+        insta::assert_snapshot!(unresolved(doubt(), Call::Changes("mainstay node ls"), Some("q1"), after), @r"
+        nobody knows yet whether it was done
+          why: the connection ended before the answer: transport error; whoever might lead was asked again for 20s
+          try: mainstay node ls tells; the same command with --request q1 does it once, whatever came of this one
+        ");
+        let hidden = unresolved(doubt(), Call::Hides("revoke it"), Some("q1"), after);
+        assert_eq!((hidden.code, hidden.try_next.as_str()), (ExitCode::Unknown, "revoke it"));
         assert_eq!(from_status(&lost, Call::Changes("x")).code, ExitCode::Unknown);
     }
 
@@ -235,9 +273,7 @@ mod tests {
         let key = new_key();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(format!("spiffe://c1/{role}/anna").try_into().unwrap())];
-        let at = |ms: i64| {
-            rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_millis(u64::try_from(NOW.0 + ms).unwrap())
-        };
+        let at = |ms: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_millis(u64::try_from(NOW.0 + ms).unwrap());
         (params.not_before, params.not_after) = (at(from_ms), at(to_ms));
         Context {
             cluster: "prod".into(),

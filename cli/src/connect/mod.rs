@@ -5,15 +5,17 @@ pub(crate) mod failure;
 pub(crate) mod home;
 pub(crate) mod keep;
 mod lock;
+mod manner;
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use mainstay_common::{
     ExitCode, Failure,
     identity::server_name,
     process::{
         context::Context,
-        now,
+        now, random,
         tls::{self, Channel, Credentials, Verdict},
     },
 };
@@ -23,28 +25,34 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tonic::{
-    Request, Response, Status,
-    metadata::MetadataValue,
-    service::{Interceptor, interceptor::InterceptedService},
+    Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::interceptor::InterceptedService,
 };
 
 pub(crate) use failure::Call;
 pub(crate) use home::{Home, Located};
+use manner::{Manner, Staleness};
 
-use crate::args::Global;
+use crate::{
+    args::Global,
+    output::{Format, out},
+};
 
 /// Where the coordinator says who leads, host:port.
 const LEADER: &str = "mainstay-leader";
 /// Set by the coordinator where nothing changed, and the same in a moment may succeed.
 const AGAIN: &str = "mainstay-again";
-/// Set by whoever takes a replica's own view.
-const STALE: &str = "mainstay-stale";
+/// Set by the coordinator where it keeps no more names of requests.
+const UNNAMED: &str = "mainstay-unnamed";
 /// How long it is asked again where nothing changed: as long as choosing a leader may take.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// How long it is asked again, altogether, where nobody knows what came of it.
+const RESOLVING: Duration = Duration::from_secs(20);
 /// Between two questions, from the second on.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait for an answer.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(8);
 /// How long the end of the program waits for the context file to be fresh.
 const KEEPING: Duration = Duration::from_secs(1);
 /// 10,000 nodes with all their containers stay below it.
@@ -56,27 +64,16 @@ pub(crate) struct Session {
     located: Located,
     /// Only this address, whatever the context says.
     only: Option<String>,
-    /// A replica's own view is enough.
     manner: Manner,
+    /// The name that the command line gives to what changes something.
+    request: Option<MetadataValue<Ascii>>,
+    /// How old the last answer was, until somebody is told.
+    staleness: Option<Staleness>,
+    format: Format,
     /// Who leads, as a replica said.
     leader: Option<String>,
     channel: Option<(Channel, Verdict)>,
     keeping: Option<JoinHandle<()>>,
-}
-
-/// What every question says besides.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Manner {
-    stale: bool,
-}
-
-impl Interceptor for Manner {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if self.stale {
-            request.metadata_mut().insert(STALE, MetadataValue::from_static("1"));
-        }
-        Ok(request)
-    }
 }
 
 /// A connection, and the manner in which it is asked.
@@ -88,6 +85,10 @@ enum Next {
     Leader(String),
     /// Ask again, whomever.
     Again,
+    /// Ask again, whomever: under the same name it is done once.
+    Resolve,
+    /// Ask again without a name: the coordinator keeps no more of them.
+    Unnamed,
     /// Nothing.
     Stop,
 }
@@ -103,7 +104,10 @@ impl Session {
         Ok(Self {
             located,
             only: global.coordinator.clone(),
-            manner: Manner { stale: global.stale },
+            manner: Manner { stale: global.stale, name: None },
+            request: global.request.clone(),
+            staleness: None,
+            format: global.output,
             leader: None,
             channel: None,
             keeping: None,
@@ -153,12 +157,19 @@ impl Session {
     }
 
     /// Asks whoever can answer: a replica that cannot says who leads, and during a change of leaders it is asked again.
+    /// What changes something is asked under a name: where nobody knows what came of it, whoever leads then is asked for
+    /// the same, and it is done once.
     async fn call<T>(
         &mut self,
         call: Call,
         ask: impl AsyncFn(Way) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        let until = Instant::now() + PATIENCE;
+        self.manner.name = match call {
+            Call::Looks => None,
+            Call::Changes(_) | Call::Hides(_) => Some(self.request.clone().unwrap_or_else(random_name)),
+        };
+        let begun = Instant::now();
+        let mut doubt: Option<Failure> = None;
         for attempt in 0.. {
             let (failure, next) = match self.ask(call, &ask).await {
                 Ok(answer) => return Ok(answer),
@@ -167,10 +178,22 @@ impl Session {
             let leader = match next {
                 Next::Leader(leader) if self.only.is_none() => Some(leader),
                 Next::Again => None,
-                Next::Leader(_) | Next::Stop => return Err(failure),
+                Next::Resolve => {
+                    doubt.get_or_insert_with(|| failure.clone());
+                    None
+                }
+                Next::Unnamed if self.request.is_none() && doubt.is_none() && self.manner.name.is_some() => {
+                    self.manner.name = None;
+                    None
+                }
+                // Nobody is there now: that says nothing of what was asked before.
+                Next::Stop if doubt.is_some() && failure.code == ExitCode::Unreachable => None,
+                Next::Leader(_) if doubt.is_some() => None,
+                Next::Leader(_) | Next::Unnamed | Next::Stop => return Err(failure),
             };
-            if Instant::now() >= until {
-                return Err(failure);
+            if begun.elapsed() >= if doubt.is_some() { RESOLVING } else { PATIENCE } {
+                let name = self.manner.name.as_ref().and_then(|name| name.to_str().ok());
+                return Err(doubt.map_or(failure, |doubt| failure::unresolved(doubt, call, name, begun.elapsed())));
             }
             self.channel = None;
             if attempt > 0 || leader.is_none() {
@@ -187,12 +210,15 @@ impl Session {
         ask: &impl AsyncFn(Way) -> Result<Response<T>, Status>,
     ) -> Result<T, (Failure, Next)> {
         let (channel, verdict) = self.connected().await.map_err(|failure| (failure, Next::Stop))?;
-        let way = InterceptedService::new(channel, self.manner);
+        let way = InterceptedService::new(channel, self.manner.clone());
         // A question that changes nothing is free, as long as there is somebody else to ask.
         let others = call == Call::Looks && self.only.is_none() && self.located.context.addresses.len() > 1;
         let lost = || if others { Next::Again } else { Next::Stop };
         let (failure, next) = match timeout(ANSWER, ask(way)).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Ok(answer)) => {
+                self.staleness = Staleness::of(answer.metadata()).filter(|_| self.manner.stale);
+                return Ok(answer.into_inner());
+            }
             Ok(Err(status)) => match failure::certificate_refused(&status, &verdict, &self.located.context, now()) {
                 Some(failure) => (failure, Next::Stop),
                 None => {
@@ -201,6 +227,7 @@ impl Session {
                     let next = match leader {
                         Some(leader) => Next::Leader(leader.to_owned()),
                         None if status.metadata().contains_key(AGAIN) => Next::Again,
+                        None if status.metadata().contains_key(UNNAMED) => Next::Unnamed,
                         None if failure.code == ExitCode::Unreachable => lost(),
                         None => Next::Stop,
                     };
@@ -212,7 +239,13 @@ impl Session {
         if matches!(failure.code, ExitCode::Unreachable | ExitCode::Unknown) {
             self.channel = None;
         }
-        Err((failure, next))
+        let is_open = failure.code == ExitCode::Unknown && self.manner.name.is_some();
+        Err((failure, if is_open { Next::Resolve } else { next }))
+    }
+
+    /// How old the last answer was, for standard error: told once, and only where a replica's own view was asked for.
+    pub(crate) fn staleness(&mut self) -> Option<String> {
+        self.staleness.take().map(|staleness| staleness.note(self.format))
     }
 
     async fn connected(&mut self) -> Result<(Channel, Verdict), Failure> {
@@ -251,13 +284,22 @@ impl Session {
         keep::fresh(channel, &self.located, None).await
     }
 
-    /// Waits a moment for the context file to be fresh.
-    pub(crate) async fn close(self) {
+    /// Says how old the answer was that was shown, and waits a moment for the context file to be fresh.
+    pub(crate) async fn close(mut self) {
+        if let Some(note) = self.staleness() {
+            out::remark(&note);
+        }
         if let Some(keeping) = self.keeping {
             // Late is no failure: the next command refreshes it.
             drop(timeout(KEEPING, keeping).await);
         }
     }
+}
+
+/// A name that nobody else gives.
+fn random_name() -> MetadataValue<Ascii> {
+    let name = HEXLOWER.encode(&random::<16>());
+    name.parse().expect("hexadecimal digits are visible ASCII")
 }
 
 /// Opens a channel to any of these addresses; gives the one that answered.

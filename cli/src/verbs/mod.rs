@@ -76,11 +76,12 @@ async fn list<R: Row>(
     session: &mut Session,
     mut fetch: impl AsyncFnMut(&mut Session) -> Result<Listing<R>, Failure>,
 ) -> Result<(), Failure> {
-    if watch.watch {
-        watch::follow(global.output, async || fetch(session).await).await
-    } else {
-        fetch(session).await?.print(global.output)
-    }
+    let mut fetch = async || {
+        let mut listing = fetch(session).await?;
+        listing.notes.extend(session.staleness());
+        Ok(listing)
+    };
+    if watch.watch { watch::follow(global.output, fetch).await } else { fetch().await?.print(global.output) }
 }
 
 /// What a listing asks for.

@@ -1,6 +1,6 @@
 //! `mainstay node`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
@@ -273,7 +273,7 @@ fn whole<'a>(row: &'a NodeRow, answer: &'a pb::GetNodeResponse) -> WholeNode<'a>
 
 async fn label(args: LabelArgs, global: &Global, session: &mut Session) -> Result<(), Failure> {
     let name = args.name;
-    let set: HashMap<String, String> = args.labels.into_iter().collect();
+    let set: BTreeMap<String, String> = args.labels.into_iter().collect();
     let request = pb::LabelNodeRequest { name: name.clone(), set };
     let call = Call::Changes("mainstay node ls -o wide");
     let answer = session.operate(call, async |mut operator| operator.label_node(request.clone()).await).await?;
@@ -290,7 +290,7 @@ async fn label(args: LabelArgs, global: &Global, session: &mut Session) -> Resul
 #[derive(Serialize)]
 struct Labelled<'a> {
     name: &'a str,
-    labels: &'a std::collections::BTreeMap<String, String>,
+    labels: &'a BTreeMap<String, String>,
 }
 
 async fn rm(name: String, yes: YesArgs, session: &mut Session) -> Result<(), Failure> {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCandidates;
 use mainstay_common::{
-    Failure, Timestamp,
-    process::now,
+    ExitCode, Failure, Timestamp,
+    process::{now, random},
     text::Shown,
     time::{parse_span, span},
+    token::{JoinToken, Secret},
 };
 use mainstay_proto::v1 as pb;
 use serde::Serialize;
@@ -79,13 +80,43 @@ struct Created<'a> {
     expires_at: Option<Timestamp>,
 }
 
+/// A token that was just made, and nobody else knows.
+pub(super) struct Made {
+    pub(super) id: String,
+    pub(super) token: String,
+    pub(super) role: String,
+    pub(super) expires_at: Timestamp,
+}
+
+/// Makes one. Its secret is made here: the coordinator gets its hash alone, so the same may be asked for again.
+///
+/// # Errors
+/// What the coordinator says.
+pub(super) async fn make(role: &str, ttl: Duration, uses: u32, session: &mut Session) -> Result<Made, Failure> {
+    let secret = Secret(random());
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let secret_sha256 = secret.sha256().to_vec();
+    let request = pb::CreateTokenRequest { role: role.to_owned(), ttl_ms, uses, secret_sha256 };
+    let call =
+        Call::Hides("mainstay token ls; mainstay token revoke one that was made and not printed; then make another");
+    let made = session.administer(call, async |mut admin| admin.create_token(request.clone()).await).await?;
+    let token = if made.token.is_empty() {
+        let odd =
+            |why: &str| Failure::new(ExitCode::Failed, "the coordinator's answer does not fit", why, "report this");
+        let id = made.id.parse().map_err(|_| odd("the token has no id"))?;
+        let ca_pin = made.ca_pin.try_into().map_err(|_| odd("it tells no fingerprint of its CA"))?;
+        JoinToken { role: made.role.clone(), id, secret, ca_pin }.to_string()
+    } else {
+        // An older coordinator makes the secret itself.
+        made.token
+    };
+    Ok(Made { id: made.id, token, role: made.role, expires_at: Timestamp(made.expires_at_ms) })
+}
+
 async fn create(args: CreateArgs, global: &Global, session: &mut Session) -> Result<(), Failure> {
     let usual = if args.role == "replica" { REPLICA_TTL } else { AGENT_TTL };
-    let ttl_ms = u64::try_from(args.ttl.unwrap_or(usual).as_millis()).unwrap_or(u64::MAX);
-    let request = pb::CreateTokenRequest { role: args.role, ttl_ms, uses: args.uses };
-    let call = Call::Changes("mainstay token ls");
-    let made = session.administer(call, async |mut admin| admin.create_token(request.clone()).await).await?;
-    let expires_at = Timestamp(made.expires_at_ms);
+    let made = make(&args.role, args.ttl.unwrap_or(usual), args.uses, session).await?;
+    let expires_at = made.expires_at;
     let object = Created { id: &made.id, token: &made.token, role: &made.role, expires_at: Some(expires_at) };
     out::say(&match global.output {
         Format::Json => json::pretty(&object)?,

@@ -130,7 +130,7 @@ async fn add(args: AddArgs, global: &Global, session: &mut Session) -> Result<()
     let key = new_key();
     let csr = signing_request(&key).map_err(|error| failed(error.to_string()))?;
     let request = pb::AddUserRequest { name: args.name.to_string(), role: args.role.clone(), csr };
-    let call = Call::Changes("mainstay user ls");
+    let call = Call::Hides("mainstay user ls; where the name is there: mainstay user revoke it, and add it again");
     let added = session.administer(call, async |mut admin| admin.add_user(request.clone()).await).await?;
     let odd = |why: String| Failure::new(ExitCode::Failed, "the coordinator's answer does not fit", why, "report this");
     let context = Context {

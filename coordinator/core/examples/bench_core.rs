@@ -252,7 +252,15 @@ fn state() -> State {
 }
 
 fn entry(at: Timestamp, command: Command) -> Entry {
-    Entry { at, actor: Actor::Leader, from: Origin::Replica("r1".parse().unwrap()), request: None, command }
+    Entry {
+        at,
+        actor: Actor::Leader,
+        from: Origin::Replica("r1".parse().unwrap()),
+        request: None,
+        command,
+        asked: None,
+        through: None,
+    }
 }
 
 fn node(number: usize) -> NodeId {

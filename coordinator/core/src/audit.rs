@@ -205,6 +205,10 @@ mod tests {
     fn record(command: Command, outcome: Result<Consequence, Rejected>) -> Record {
         let actor = Actor::Human("anna".parse().unwrap(), HumanRole::Admin);
         let from = Origin::Peer("10.0.0.9:1".into());
-        Record::of(9, &Entry { at: Timestamp(5), actor, from, request: Some("r".into()), command }, &outcome)
+        Record::of(
+            9,
+            &Entry { at: Timestamp(5), actor, from, request: Some("r".into()), command, asked: None, through: None },
+            &outcome,
+        )
     }
 }

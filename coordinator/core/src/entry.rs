@@ -25,6 +25,13 @@ pub struct Entry {
     /// What shall change.
     #[n(4)]
     pub command: Command,
+    /// A digest of what was asked for under that name, where the command alone does not tell: it may hold what is made
+    /// anew at every attempt, as a moment is.
+    #[n(5)]
+    pub asked: Option<u64>,
+    /// The replica that proposed it; `None` in entries of earlier versions.
+    #[n(6)]
+    pub through: Option<ReplicaId>,
 }
 
 /// Who wanted something.

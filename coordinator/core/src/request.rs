@@ -75,12 +75,20 @@ impl Requests {
             return Err(Rejected::Name);
         }
         match self.answered.get(&named).filter(|answer| entry.at.since(answer.at) <= KEPT_FOR) {
-            Some(answer) if answer.command == digest(entry) => Ok(Some(answer.consequence.clone())),
-            Some(_) => Err(Rejected::Reused(named.name)),
+            Some(answer) => answer.to(digest(entry), named.name).map(Some),
             // What ends something must not be kept out by what was asked before.
             None if entry.command.is_essential() || self.count(&named.actor, entry.at) < MAX_PER_ACTOR => Ok(None),
             None => Err(Rejected::TooMany(named.actor.to_string())),
         }
+    }
+
+    /// What came of a request that asks for that, if it was answered before.
+    ///
+    /// # Errors
+    /// [`Rejected::Reused`] where the name was for something else.
+    pub fn recall(&self, named: Named, asked: u64, now: Timestamp) -> Result<Option<Consequence>, Rejected> {
+        let answer = self.answered.get(&named).filter(|answer| now.since(answer.at) <= KEPT_FOR);
+        answer.map(|answer| answer.to(asked, named.name)).transpose()
     }
 
     /// Keeps the answer to this entry's request, and forgets what is too old.
@@ -112,8 +120,15 @@ fn named(entry: &Entry) -> Option<Named> {
     entry.request.as_ref().map(|name| Named { actor: entry.actor.clone(), name: name.clone() })
 }
 
+impl Answer {
+    /// The answer to whoever asks for that under this name.
+    fn to(&self, asked: u64, name: String) -> Result<Consequence, Rejected> {
+        if self.command == asked { Ok(self.consequence.clone()) } else { Err(Rejected::Reused(name)) }
+    }
+}
+
 fn digest(entry: &Entry) -> u64 {
-    fnv1a(&encode(&entry.command))
+    entry.asked.unwrap_or_else(|| fnv1a(&encode(&entry.command)))
 }
 
 #[cfg(test)]
@@ -165,6 +180,23 @@ mod tests {
         assert_eq!((state.requests.answered.len(), state.requests.by_age.len()), (1, 1));
     }
 
+    #[test]
+    fn what_is_made_anew_at_every_attempt_does_not_make_another_request_of_it() {
+        let mut state = state();
+        let asked = |asked, zone: &str| Entry { asked: Some(asked), ..entry("anna", "q1", label(zone)) };
+        let first = state.apply(1, &asked(7, "a"));
+        let before = state.clone();
+        assert_eq!(state.apply(2, &asked(7, "b")), first);
+        assert_eq!(state, before);
+        assert_eq!(state.apply(3, &asked(8, "a")), Err(Rejected::Reused("q1".into()).into()));
+        let named = |who: &str, name: &str| Named { actor: anna(who), name: name.into() };
+        let recall = |named, asked, now| state.requests.recall(named, asked, now);
+        assert_eq!(recall(named("anna", "q1"), 7, NOON), Ok(first.ok()));
+        assert_eq!(recall(named("anna", "q1"), 8, NOON), Err(Rejected::Reused("q1".into())));
+        assert_eq!(recall(named("eve", "q1"), 7, NOON), Ok(None));
+        assert_eq!(recall(named("anna", "q1"), 7, NOON.plus(KEPT_FOR + Duration::from_secs(1))), Ok(None));
+    }
+
     fn label(zone: &str) -> Command {
         Command::Node(node::Command::Label("n1".parse().unwrap(), [("zone".into(), zone.into())].into()))
     }
@@ -174,7 +206,8 @@ mod tests {
     }
 
     fn entry(who: &str, name: &str, command: Command) -> Entry {
-        Entry { at: NOON, actor: anna(who), from: Origin::Socket, request: Some(name.into()), command }
+        let request = Some(name.into());
+        Entry { at: NOON, actor: anna(who), from: Origin::Socket, request, command, asked: None, through: None }
     }
 
     fn state() -> State {

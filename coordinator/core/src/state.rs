@@ -294,7 +294,15 @@ mod tests {
     }
 
     fn apply(state: &mut State, command: Command) -> Result<Consequence, Rejected> {
-        let entry = Entry { at: Timestamp(0), actor: Actor::Root, from: Origin::Socket, request: None, command };
+        let entry = Entry {
+            at: Timestamp(0),
+            actor: Actor::Root,
+            from: Origin::Socket,
+            request: None,
+            command,
+            asked: None,
+            through: None,
+        };
         state.apply(1, &entry)
     }
 }

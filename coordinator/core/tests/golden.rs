@@ -70,7 +70,15 @@ fn a_replica_that_joined_reads_as_it_was_written() {
         Command::Token(token::Command::Join(join("t2", 5))),
         Command::Cluster(cluster::Command::Remove(parse("r2"))),
     ] {
-        let entry = Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request: None, command };
+        let entry = Entry {
+            at: NOON,
+            actor: Actor::Root,
+            from: Origin::Socket,
+            request: None,
+            command,
+            asked: None,
+            through: None,
+        };
         state.apply(200, &entry).unwrap();
     }
     for name in ["replicas", "tokens"] {
@@ -153,7 +161,7 @@ fn entries() -> Vec<(&'static str, Entry)> {
     };
     let entry = |(name, actor, command)| {
         let request = matches!(actor, Actor::Human(..)).then(|| "deploy-17".to_owned());
-        (name, Entry { at: NOON, from: origin(&actor), actor, request, command })
+        (name, Entry { at: NOON, from: origin(&actor), actor, request, command, asked: None, through: None })
     };
     entries.into_iter().map(entry).collect()
 }
@@ -300,7 +308,8 @@ fn state() -> State {
         index += 1;
         // An answer of each kind is kept.
         let request = Some(format!("q{index}"));
-        let entry = Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request, command };
+        let entry =
+            Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request, command, asked: None, through: None };
         state.apply(index, &entry).unwrap();
     };
     apply(Command::Token(token::Command::Create(parse("t1"), token::Token { admitted: BTreeMap::new(), ..a_token() })));
@@ -351,7 +360,14 @@ fn state() -> State {
 
 /// Applies what is about roots, which nobody asked for under a name of their own.
 fn take(state: &mut State, index: u64, command: ca::Command) {
-    let entry =
-        Entry { at: NOON, actor: Actor::Root, from: Origin::Socket, request: None, command: Command::Ca(command) };
+    let entry = Entry {
+        at: NOON,
+        actor: Actor::Root,
+        from: Origin::Socket,
+        request: None,
+        command: Command::Ca(command),
+        asked: None,
+        through: None,
+    };
     state.apply(index, &entry).unwrap();
 }

@@ -163,7 +163,7 @@ proptest! {
         let (mut one, mut two) = (State::founded(world::founding()), State::founded(world::founding()));
         for (index, (at, request, command)) in commands.into_iter().enumerate() {
             let from = Origin::Peer("10.0.0.1:1".into());
-            let entry = Entry { at: Timestamp(at), actor: Actor::Leader, from, request, command };
+            let entry = Entry { at: Timestamp(at), actor: Actor::Leader, from, request, command, asked: None, through: None };
             let read: Entry = codec::decode(&codec::encode(&entry)).unwrap();
             prop_assert_eq!(&read, &entry);
             let before = one.clone();

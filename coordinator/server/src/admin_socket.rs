@@ -117,7 +117,7 @@ async fn issue(line: &str, shared: &Shared) -> Result<Context, String> {
         revoked_at: None,
     };
     let command = Command::User(user::Command::Reissue(name.clone(), user));
-    let by = By { actor: Actor::Root, from: Origin::Socket };
+    let by = By::unnamed(Actor::Root, Origin::Socket);
     shared.log.propose(by, command).await.map_err(|error| words(&error))?;
     let subject = Subject::User(HumanRole::Admin, name.clone());
     let certificate = shared.ca.sign_client(&request, subject, now).map_err(|error| words(&error))?;

@@ -89,7 +89,8 @@ pub fn init(config: &InitConfig) -> Result<Initialised, Failure> {
 /// The first root is part of what the cluster is founded with.
 fn adopt(state: &mut State, root: ca::NewRoot, now: Timestamp) -> Result<(), Failure> {
     let command = Command::Ca(ca::Command::Adopt(root));
-    let adopt = Entry { at: now, actor: Actor::Root, from: Origin::Socket, request: None, command };
+    let adopt =
+        Entry { at: now, actor: Actor::Root, from: Origin::Socket, request: None, command, asked: None, through: None };
     let adopted = state.apply(1, &adopt);
     adopted.map(drop).map_err(|why| Failure::new(ExitCode::Failed, "cannot make the CA", why.to_string(), ""))
 }
@@ -109,7 +110,8 @@ fn admin_context(state: &mut State, ca: &Ca, config: &InitConfig, now: Timestamp
         revoked_at: None,
     };
     let command = Command::User(user::Command::Add(name.clone(), user));
-    let add = Entry { at: now, actor: Actor::Root, from: Origin::Socket, request: None, command };
+    let add =
+        Entry { at: now, actor: Actor::Root, from: Origin::Socket, request: None, command, asked: None, through: None };
     // The first entry is the checkpoint that founds the log.
     let outcome = state.apply(1, &add);
     let line = log::line(1, audit::Record::of(1, &add, &outcome));

@@ -4,7 +4,7 @@
 
 mod lab;
 
-use std::{collections::HashMap, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use lab::{Replica, credentials, eventually, hello, one_disk, session};
 use mainstay_common::{
@@ -50,7 +50,7 @@ async fn a_restart_keeps_every_decision() {
     let replica = Replica::start().await;
     let token = replica.token(2).await;
     let agent = replica.redeem(&token, &tls::new_key(), "n1").await.unwrap();
-    let labels = HashMap::from([("zone".to_owned(), "a".to_owned())]);
+    let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
     let mut operator = OperatorClient::new(replica.admin().await);
     operator.label_node(pb::LabelNodeRequest { name: "n1".into(), set: labels.clone() }).await.unwrap();
     let (folder, admin) = replica.stop().await;
@@ -61,7 +61,7 @@ async fn a_restart_keeps_every_decision() {
     let mut viewer = ViewerClient::new(replica.admin().await);
     let rows = viewer.list_nodes(pb::ListRequest::default()).await.unwrap().into_inner().rows;
     assert_eq!(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["n1", "n2"]);
-    assert_eq!(rows[0].labels, labels);
+    assert_eq!(rows[0].labels.clone().into_iter().collect::<BTreeMap<_, _>>(), labels);
     replica.stop().await;
 }
 

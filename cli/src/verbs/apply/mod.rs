@@ -50,8 +50,8 @@ pub(crate) async fn run(args: ApplyArgs, global: &Global) -> Result<(), Failure>
             super::confirm(&format!("take out {things}?"), args.yes.yes, "mainstay apply")?;
         }
         let revision = Some(planned.revision);
-        let done = declare(&mut session, pb::DeclareRequest { dry_run: false, revision, ..asked }).await?;
-        report(&done.changes, false, global)?;
+        declare(&mut session, pb::DeclareRequest { dry_run: false, revision, ..asked }).await?;
+        report(&planned.changes, false, global)?;
     }
     session.close().await;
     Ok(())

@@ -11,6 +11,7 @@ use crate::{
     args::{Global, WatchArgs, YesArgs},
     connect::{Call, Session},
     output::{Format, json, listing::Listing, out, row::rfc3339, rows::ReplicaRow},
+    verbs::token,
 };
 
 /// How long a replica's token counts.
@@ -59,10 +60,7 @@ struct Added<'a> {
 }
 
 pub(super) async fn add(global: &Global, session: &mut Session) -> Result<(), Failure> {
-    let ttl_ms = u64::try_from(TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX);
-    let request = pb::CreateTokenRequest { role: "replica".into(), ttl_ms, uses: 1 };
-    let call = Call::Changes("mainstay token ls");
-    let made = session.administer(call, async |mut admin| admin.create_token(request.clone()).await).await?;
+    let made = token::make("replica", TOKEN_LIFE, 1, session).await?;
     let addresses = &session.context().addresses;
     let coordinator = global.coordinator.as_ref().or(addresses.first()).map_or("HOST:PORT", String::as_str);
     let join = format!(
@@ -70,7 +68,7 @@ pub(super) async fn add(global: &Global, session: &mut Session) -> Result<(), Fa
          {} --advertise HOST:7443",
         Shown::new(coordinator)
     );
-    let expires_at = Timestamp(made.expires_at_ms);
+    let expires_at = made.expires_at;
     let object = Added { id: &made.id, token: &made.token, role: &made.role, expires_at: Some(expires_at), join };
     out::say(&match global.output {
         Format::Json => json::pretty(&object)?,

@@ -67,7 +67,7 @@ pub(super) async fn enrolled(folder: &Path, started: &Started, channel: Channel)
         return Ok(identity.enrolment().node);
     }
     let ttl_ms = u64::try_from(TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX);
-    let request = pb::CreateTokenRequest { role: "agent".into(), ttl_ms, uses: 1 };
+    let request = pb::CreateTokenRequest { role: "agent".into(), ttl_ms, uses: 1, secret_sha256: Vec::new() };
     let made = AdminClient::new(channel).create_token(request).await;
     let made = made.map_err(|status| failure::from_status(&status, Call::Changes("mainstay token ls")))?.into_inner();
     let token_file = folder.join("join-token");

@@ -119,7 +119,7 @@ pub(super) async fn take_in(
 ) -> Result<(), Failure> {
     known(channel, first).await?;
     let ttl_ms = u64::try_from(TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX);
-    let request = pb::CreateTokenRequest { role: "replica".into(), ttl_ms, uses: 1 };
+    let request = pb::CreateTokenRequest { role: "replica".into(), ttl_ms, uses: 1, secret_sha256: Vec::new() };
     let made = AdminClient::new(channel.clone()).create_token(request).await;
     let made = made.map_err(|status| failure::from_status(&status, Call::Changes("mainstay token ls")))?.into_inner();
     let token_file = folder.join("replica-token");

@@ -178,7 +178,15 @@ mod tests {
 
     fn apply(state: &mut State, index: u64, declare: Declare) -> Result<crate::Consequence, Rejected> {
         let command = Command::Declare(declare);
-        let entry = Entry { at: Timestamp(0), actor: Actor::Root, from: Origin::Socket, request: None, command };
+        let entry = Entry {
+            at: Timestamp(0),
+            actor: Actor::Root,
+            from: Origin::Socket,
+            request: None,
+            command,
+            asked: None,
+            through: None,
+        };
         state.apply(index, &entry)
     }
 

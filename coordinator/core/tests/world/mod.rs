@@ -134,7 +134,8 @@ impl World {
 
     pub fn propose(&mut self, actor: Actor, command: Command) -> Result<Consequence, Rejected> {
         self.index += 1;
-        let entry = Entry { at: self.now, actor, from: Origin::Socket, request: None, command };
+        let entry =
+            Entry { at: self.now, actor, from: Origin::Socket, request: None, command, asked: None, through: None };
         let before = self.state.clone();
         let outcome = self.state.apply(self.index, &entry);
         if outcome.is_err() {

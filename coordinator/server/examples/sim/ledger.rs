@@ -48,6 +48,8 @@ impl Ledger {
             from: Origin::Socket,
             request: Some(name.to_string()),
             command: Command::Token(token::Command::Create(id, token)),
+            asked: None,
+            through: None,
         })
     }
 

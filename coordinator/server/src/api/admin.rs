@@ -16,6 +16,7 @@ use mainstay_core::{
     node, token, user,
 };
 use mainstay_proto::v1 as pb;
+use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
 use super::{Shared, caller, convert, failure};
@@ -36,6 +37,14 @@ impl AdminService {
         let log = &self.0.log;
         log.propose(by, command).await.map_err(|error| failure::proposal(&error, &log.read()))
     }
+}
+
+/// A token's id follows from its secret's hash, so that asking twice means the same token.
+fn token_id(secret_sha256: [u8; 32]) -> Result<TokenId, Status> {
+    let digest = Sha256::new().chain_update("mainstay token id").chain_update(secret_sha256).finalize();
+    // Base32 has no '-', which parts a token's pieces.
+    let text = BASE32_NOPAD.encode(&digest[..5]).to_ascii_lowercase();
+    text.parse().map_err(|error| failure::invalid_name(&error))
 }
 
 fn actor<T>(request: &Request<T>) -> Result<UserName, Status> {
@@ -72,32 +81,44 @@ impl pb::admin_server::Admin for AdminService {
         if asked.uses == 0 || asked.uses > MAX_USES {
             return Err(failure::invalid("no token was made", "a token admits 1 to 10000 machines", "--uses 1"));
         }
+        let own = asked.secret_sha256.is_empty().then(|| Secret(random()));
+        if own.is_some() && by.asked.is_some() {
+            let why = "its secret would be lost with the answer, and with it what the name is for";
+            return Err(failure::invalid("a named request for a token brings secret_sha256", why, "without a name"));
+        }
+        let secret_sha256 = match &own {
+            Some(secret) => secret.sha256(),
+            None => asked.secret_sha256.try_into().map_err(|_| {
+                failure::invalid("no token was made", "a SHA-256 has 32 bytes", "secret_sha256 of 32 bytes")
+            })?,
+        };
         let created_at = now();
-        let expires_at = created_at.plus(ttl);
-        // Base32 has no '-', which parts a token's pieces.
-        let id: TokenId = BASE32_NOPAD
-            .encode(&random::<5>())
-            .to_ascii_lowercase()
-            .parse()
-            .map_err(|error| failure::invalid_name(&error))?;
-        let whole = JoinToken { role: asked.role, id, secret: Secret(random()), ca_pin: self.0.ca.pin() };
-        let kept = token::Token {
-            secret_sha256: KeyFingerprint(whole.secret.sha256()),
+        let id = token_id(secret_sha256)?;
+        let wished = token::Token {
+            secret_sha256: KeyFingerprint(secret_sha256),
             created_at,
             created_by: created_by.clone(),
-            expires_at,
+            expires_at: created_at.plus(ttl),
             uses_left: asked.uses,
             admitted: BTreeMap::new(),
             revoked_at: None,
             role: (role != token::Role::Agent).then_some(role),
         };
-        self.propose(by, Command::Token(token::Command::Create(whole.id.clone(), kept))).await?;
-        tracing::info!(token = %whole.id, user = %created_by, %expires_at, uses = asked.uses, "token made");
+        self.propose(by, Command::Token(token::Command::Create(id.clone(), wished))).await?;
+        // Whoever asked before gets the token of that time.
+        let state = self.0.log.read();
+        let kept = state.tokens.iter().find(|(there, _)| **there == id).map(|(_, token)| token);
+        let kept = kept.filter(|kept| kept.secret_sha256 == KeyFingerprint(secret_sha256));
+        let expires_at = kept.ok_or_else(failure::token_taken)?.expires_at;
+        tracing::info!(token = %id, user = %created_by, %expires_at, uses = asked.uses, "token made");
+        let ca_pin = self.0.ca.pin();
+        let whole = own.map(|secret| JoinToken { role: asked.role.clone(), id: id.clone(), secret, ca_pin });
         Ok(Response::new(pb::CreateTokenResponse {
-            id: whole.id.to_string(),
-            token: whole.to_string(),
-            role: whole.role,
+            id: id.to_string(),
+            token: whole.map(|whole| whole.to_string()).unwrap_or_default(),
+            role: asked.role,
             expires_at_ms: expires_at.0,
+            ca_pin: ca_pin.to_vec(),
         }))
     }
 
@@ -210,6 +231,9 @@ impl pb::admin_server::Admin for AdminService {
     async fn declare(&self, request: Request<pb::DeclareRequest>) -> Result<Response<pb::DeclareResponse>, Status> {
         let (by, user) = (super::by(&request)?, actor(&request)?);
         let state = self.0.state(&request).await?;
+        if let Some(Consequence::Declared(revision)) = self.0.recall(&by, &state)? {
+            return Ok(Response::new(pb::DeclareResponse { changes: Vec::new(), revision }));
+        }
         let asked = request.into_inner();
         let wished = convert::declare::wished(&asked)?;
         if asked.revision.is_some_and(|revision| revision != state.declared_at) {

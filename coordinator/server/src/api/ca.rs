@@ -53,6 +53,13 @@ pub(crate) async fn rotate(
     asked: &pb::RotateCaRequest,
 ) -> Result<pb::RotateCaResponse, Status> {
     let state = shared.log.read();
+    if let Some(Consequence::Ca(ca::Consequence::Phase(phase))) = shared.recall(&by, &state)? {
+        return Ok(pb::RotateCaResponse {
+            phase: phase.as_str().into(),
+            version: state.ca.version(),
+            lost: Vec::new(),
+        });
+    }
     let step = Step { version: asked.version, force: asked.force };
     let command = match (asked.back, state.ca.phase()) {
         (true, _) => ca::Command::Back(step),

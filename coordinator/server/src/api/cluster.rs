@@ -60,6 +60,9 @@ pub(super) async fn remove(shared: &Shared, by: By, asked: &str) -> Result<Repli
     if !log.leads() {
         return Err(failure::not_leader(log.known_leader(), &state));
     }
+    if let Some(Consequence::Cluster(cluster::Consequence::Removed(id))) = shared.recall(&by, &state)? {
+        return Ok(id);
+    }
     let (id, number) = find(&state, asked)?;
     let standing = log.raft().status().await.ok_or_else(|| failure::not_readable(ReadError::Ending))?;
     let voters = standing.members.iter().filter(|member| member.role == MemberRole::Voter).count();

@@ -31,7 +31,7 @@ impl pb::enrol_server::Enrol for EnrolService {
         self.0.ca.issuing().map_err(|error| failure::unsigned(&error))?;
         let secret_sha256 = KeyFingerprint(Secret(secret).sha256());
         let redeem = token::Redeem { token: token.clone(), secret_sha256, key: signing.key(), node };
-        let by = By { actor: Actor::Token(token.clone()), from: origin };
+        let by = By::unnamed(Actor::Token(token.clone()), origin);
         let command = Command::Token(token::Command::Redeem(redeem));
         let admitted = match self.0.log.propose(by, command).await {
             Ok(Consequence::Token(token::Consequence::Admitted(node, _))) => node,
@@ -86,7 +86,7 @@ impl pb::enrol_server::Enrol for EnrolService {
             address: asked.address,
             peer_address: asked.peer_address,
         };
-        let id = self.take_in(By { actor: Actor::Token(token.clone()), from: origin }, join).await?;
+        let id = self.take_in(By::unnamed(Actor::Token(token.clone()), origin), join).await?;
         let subject = Subject::Replica(id.clone());
         let certificate = self.0.ca.sign_joined(&signing, subject, now()).map_err(|error| failure::unsigned(&error))?;
         tracing::info!(replica = %id, %token, "replica joined");

@@ -178,6 +178,9 @@ pub(crate) const LEADER: &str = "mainstay-leader";
 /// Set where nothing changed, and the same in a moment may succeed, here or elsewhere.
 pub(crate) const AGAIN: &str = "mainstay-again";
 
+/// Set where no more names are taken: without one nothing hinders it.
+const UNNAMED: &str = "mainstay-unnamed";
+
 /// Somebody else leads, or nobody does yet.
 pub(crate) fn not_leader(leader: Option<u64>, state: &State) -> Status {
     let known = leader.map(cluster::numbered).and_then(|id| Some((state.cluster.replica(&id)?.address.clone(), id)));
@@ -290,7 +293,18 @@ pub(crate) fn audit_unreadable(error: &std::io::Error) -> Status {
     )
 }
 
-fn refused(rejected: &Rejected, state: &State) -> Status {
+/// A request's name that cannot be kept.
+pub(crate) fn request_name() -> Status {
+    status(
+        Code::InvalidArgument,
+        "not a request's name",
+        "it has other bytes than visible ASCII",
+        "--request deploy-17",
+    )
+}
+
+/// What the state's rules refuse.
+pub(crate) fn refused(rejected: &Rejected, state: &State) -> Status {
     let what = rejected.to_string();
     let refuse = |code, why: &str, try_next: &str| status(code, &what, why, try_next);
     match rejected {
@@ -363,11 +377,19 @@ fn refused(rejected: &Rejected, state: &State) -> Status {
         Rejected::Declare(declare::Rejected::Contradiction(_)) => {
             declaration("", "declarations contradict each other", &what)
         }
-        Rejected::Request(request::Rejected::Reused(_) | request::Rejected::Name) => {
-            refuse(Code::InvalidArgument, "a request's name is for one request", "another name")
+        Rejected::Request(request::Rejected::Reused(_)) => refuse(
+            Code::AlreadyExists,
+            "a name is for one request, word for word; secrets are part of it, and are made anew by every command",
+            "mainstay audit tells what came of it; for something else: another --request",
+        ),
+        Rejected::Request(request::Rejected::Name) => {
+            refuse(Code::InvalidArgument, "it is kept with its answer", "--request deploy-17")
         }
         Rejected::Request(request::Rejected::TooMany(_)) => {
-            refuse(Code::ResourceExhausted, "answers are remembered for a day", "wait, or ask without a name")
+            let why = "their answers are remembered for a day";
+            let mut status = refuse(Code::ResourceExhausted, why, "wait, or ask without --request");
+            status.metadata_mut().insert(UNNAMED, tonic::metadata::MetadataValue::from_static("1"));
+            status
         }
         Rejected::Ca(ca::Rejected::Version) => refuse(
             Code::Aborted,
@@ -393,6 +415,11 @@ fn refused(rejected: &Rejected, state: &State) -> Status {
 /// A token that `revoke` does not find.
 pub(crate) fn token_unknown(id: &str) -> Status {
     status(Code::NotFound, format!("token {id:?} is unknown"), "no token has that id", "mainstay token ls")
+}
+
+/// A token whose id another one has: the ids are 40 bits of a hash.
+pub(crate) fn token_taken() -> Status {
+    status(Code::Internal, "no token was made", "another token has its id, by chance", "mainstay token create again")
 }
 
 /// A certificate that was not signed.

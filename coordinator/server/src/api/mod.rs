@@ -16,8 +16,10 @@ pub(crate) use viewer::ViewerService;
 
 use std::{path::Path, sync::Arc};
 
-use mainstay_common::{ClusterId, ReplicaId};
-use mainstay_core::{Actor, Origin, State};
+use mainstay_common::{ClusterId, ReplicaId, process::now};
+use mainstay_core::{Actor, Consequence, Origin, State, request::Named};
+use prost::Name;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use tonic::{Request, Status};
 
@@ -25,7 +27,7 @@ use crate::{
     gate::{Caller, Peer, Renewals},
     identity::{Authority, Holders},
     ingest::View,
-    log::{By, Log},
+    log::{Asked, By, Log},
     peers::Network,
 };
 
@@ -71,6 +73,13 @@ impl Shared {
         }
         self.log.read_now().await.map_err(failure::not_readable)
     }
+
+    /// What came of this request, where it was answered before: what it did is no reason to refuse it now.
+    pub(crate) fn recall(&self, by: &By, state: &State) -> Result<Option<Consequence>, Status> {
+        let Some(Asked { name, digest }) = by.asked.clone() else { return Ok(None) };
+        let named = Named { actor: by.actor.clone(), name };
+        state.requests.recall(named, digest, now()).map_err(|why| failure::refused(&why.into(), state))
+    }
 }
 
 /// Set by callers who take a replica's own view.
@@ -85,14 +94,27 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::internal("the gate named no caller"))
 }
 
+/// The caller's own name for what it asks for.
+const REQUEST: &str = "mainstay-request";
+
+/// The name under which this is asked for, where it has one.
+fn asked<T: Name>(request: &Request<T>) -> Result<Option<Asked>, Status> {
+    let Some(name) = request.metadata().get(REQUEST) else { return Ok(None) };
+    let name = name.to_str().map_err(|_| failure::request_name())?.to_owned();
+    let hash = Sha256::new().chain_update(T::NAME).chain_update([0]).chain_update(request.get_ref().encode_to_vec());
+    let digest = hash.finalize();
+    let (first, _) = digest.split_first_chunk().ok_or_else(|| Status::internal("a digest has 32 bytes"))?;
+    Ok(Some(Asked { name, digest: u64::from_be_bytes(*first) }))
+}
+
 /// Who calls, as the log keeps it.
-pub(crate) fn by<T>(request: &Request<T>) -> Result<By, Status> {
+pub(crate) fn by<T: Name>(request: &Request<T>) -> Result<By, Status> {
     let actor = match caller(request)? {
         Caller::User(role, name, _) => Actor::Human(name, role),
         Caller::Agent(node, _) => Actor::Agent(node),
         Caller::Anonymous | Caller::Replica(..) => return Err(Status::internal("nobody may decide that")),
     };
-    Ok(By { actor, from: from(request) })
+    Ok(By { actor, from: from(request), asked: asked(request)? })
 }
 
 /// Where a call comes from.

@@ -47,6 +47,23 @@ pub(crate) enum ProposeError {
 pub(crate) struct By {
     pub(crate) actor: Actor,
     pub(crate) from: Origin,
+    /// What it is asked for under, where whoever asks may ask again.
+    pub(crate) asked: Option<Asked>,
+}
+
+/// A request under a name of the caller's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    /// Of all that is asked for: the same name for something else is refused.
+    pub(crate) digest: u64,
+}
+
+impl By {
+    /// Without a name: doing it twice is doing it once anyway, or nobody asks again.
+    pub(crate) fn unnamed(actor: Actor, from: Origin) -> Self {
+        Self { actor, from, asked: None }
+    }
 }
 
 /// How long a change of leadership that was asked for may take.
@@ -87,8 +104,10 @@ impl Log {
     /// # Errors
     /// [`ProposeError`]: refused, or not taken.
     pub(crate) async fn propose(&self, by: By, command: Command) -> Result<Consequence, ProposeError> {
-        let By { actor, from } = by;
-        let entry = Entry { at: process::now(), actor, from, request: None, command };
+        let By { actor, from, asked } = by;
+        let (request, asked) = asked.map(|asked| (asked.name, asked.digest)).unzip();
+        let through = Some(self.replica.clone());
+        let entry = Entry { at: process::now(), actor, from, request, command, asked, through };
         let _writes = self.writes.read().await;
         Ok(self.raft.propose(entry).await??)
     }
@@ -139,7 +158,7 @@ impl Log {
 
     /// By this replica's own doing.
     pub(crate) fn own(&self, actor: Actor) -> By {
-        By { actor, from: Origin::Replica(self.replica.clone()) }
+        By::unnamed(actor, Origin::Replica(self.replica.clone()))
     }
 
     /// This replica.

@@ -68,7 +68,20 @@ mod tests {
         let key = KeyFingerprint([1; 32]);
         let advertise = cluster::Command::Advertise("r1".parse().unwrap(), "h:1".into(), Some("h:2".into()), Some(key));
         let (at, command) = (mainstay_common::Timestamp(0), Command::Cluster(advertise));
-        state.apply(2, &Entry { at, actor: Actor::Root, from: Origin::Socket, request: None, command }).unwrap();
+        state
+            .apply(
+                2,
+                &Entry {
+                    at,
+                    actor: Actor::Root,
+                    from: Origin::Socket,
+                    request: None,
+                    command,
+                    asked: None,
+                    through: None,
+                },
+            )
+            .unwrap();
         assert!(contacts.follow(&state, 2));
         assert_eq!(contacts.0[&1], Contact { address: "h:2".into(), key: Some(key) });
         assert_eq!(contacts.0[&3].address, "c:1");

@@ -104,7 +104,7 @@ impl pb::replica_server::Replica for ReplicaService {
 
     async fn announce(&self, request: Request<pb::AnnounceRequest>) -> Result<Response<pb::AnnounceResponse>, Status> {
         let (id, _) = replica(&request)?;
-        let by = By { actor: Actor::Replica(id.clone()), from: crate::api::from(&request) };
+        let by = By::unnamed(Actor::Replica(id.clone()), crate::api::from(&request));
         let asked = request.into_inner();
         // Its key stays the one it joined with.
         let command = cluster::Command::Advertise(id.clone(), asked.address, Some(asked.peer_address), None);

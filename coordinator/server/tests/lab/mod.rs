@@ -108,7 +108,7 @@ impl Replica {
     }
 
     pub(crate) async fn token(&self, uses: u32) -> JoinToken {
-        let request = pb::CreateTokenRequest { role: "agent".into(), ttl_ms: 60_000, uses };
+        let request = pb::CreateTokenRequest { role: "agent".into(), ttl_ms: 60_000, uses, secret_sha256: Vec::new() };
         let made = AdminClient::new(self.admin().await).create_token(request).await.unwrap();
         made.into_inner().token.parse().unwrap()
     }

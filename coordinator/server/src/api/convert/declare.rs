@@ -1,7 +1,7 @@
 //! Declarations from the wire: words become values here, and what is none is named with its file and line.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     str::FromStr,
 };
 
@@ -145,7 +145,7 @@ fn webhook(place: &pb::Place, declared: &pb::DeclaredReceiver) -> Result<Receive
 /// The values of a `match`, whose keys must be among these.
 fn keys<'a, const N: usize>(
     place: &pb::Place,
-    given: &'a HashMap<String, String>,
+    given: &'a BTreeMap<String, String>,
     known: [&str; N],
 ) -> Result<[Option<&'a String>; N], Status> {
     if let Some(odd) = given.keys().find(|key| !known.contains(&key.as_str())) {
@@ -156,7 +156,7 @@ fn keys<'a, const N: usize>(
     Ok(known.map(|key| given.get(key)))
 }
 
-fn matcher(place: &pb::Place, given: &HashMap<String, String>) -> Result<Matcher, Status> {
+fn matcher(place: &pb::Place, given: &BTreeMap<String, String>) -> Result<Matcher, Status> {
     let [severity, rule, node, mount] = keys(place, given, ["severity", "rule", "node", "mount"])?;
     let pattern = |key, text: Option<&String>| text.map(|text| read(place, "route", key, text)).transpose();
     Ok(Matcher {
@@ -167,7 +167,7 @@ fn matcher(place: &pb::Place, given: &HashMap<String, String>) -> Result<Matcher
     })
 }
 
-fn narrowed(place: &pb::Place, given: &HashMap<String, String>) -> Result<Where, Status> {
+fn narrowed(place: &pb::Place, given: &BTreeMap<String, String>) -> Result<Where, Status> {
     let [node, mount] = keys(place, given, ["node", "mount"])?;
     let pattern = |key, text: Option<&String>| text.map(|text| read(place, "rule", key, text)).transpose();
     Ok(Where { node: pattern("node", node)?, mount: pattern("mount", mount)? })

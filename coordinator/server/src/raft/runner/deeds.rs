@@ -123,6 +123,9 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             observer.applied(at, command, &outcome);
         }
         failpoint::reach("log-applied");
+        if own.is_some() {
+            failpoint::reach("proposal-applied");
+        }
         Ok(own.map(|proposal| (proposal, outcome)))
     }
 
