@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -11,7 +12,12 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Daemon, Outcome, Program, eventually, machine::free_port, wait::holds};
+use crate::{
+    Daemon, Outcome, Program, eventually,
+    machine::free_port,
+    networks::{Machine, Networks},
+    wait::holds,
+};
 
 /// How long a change of who decides may take.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -26,24 +32,43 @@ pub struct Member {
     pub listen: String,
     peers: String,
     http: String,
+    /// Where it runs, if not here.
+    machine: Option<Machine>,
+    /// What it finds in its surroundings from its next start on.
+    pub surroundings: BTreeMap<OsString, OsString>,
 }
 
-/// Replicas by id, all on loopback; everything ends with this value.
+/// Replicas by id; everything ends with this value.
 #[derive(Debug)]
 pub struct Replicas {
     members: BTreeMap<String, Member>,
     folder: TempDir,
+    // Fields are dropped in their order: whoever runs on a machine goes before it.
+    networks: Option<Networks>,
 }
 
 impl Replicas {
-    /// The first by `init`, the others by `join`; all decide when this returns.
+    /// All on loopback: the first by `init`, the others by `join`; all decide when this returns.
     ///
     /// # Panics
     /// Where any of it fails.
     #[must_use]
     pub fn found(count: usize) -> Self {
+        Self::found_in(None, count)
+    }
+
+    /// Each on a machine of its own; the calling thread is on another one.
+    ///
+    /// # Panics
+    /// As [`Self::found`].
+    #[must_use]
+    pub fn found_apart(count: usize) -> Self {
+        Self::found_in(Some(Networks::enter()), count)
+    }
+
+    fn found_in(networks: Option<Networks>, count: usize) -> Self {
         let folder = tempfile::Builder::new().prefix("mainstay-").tempdir().unwrap_or_else(|e| panic!("{e}"));
-        let mut replicas = Self { members: BTreeMap::new(), folder };
+        let mut replicas = Self { members: BTreeMap::new(), folder, networks };
         let first = replicas.place("first");
         let mut init = Program::Coordinator.command();
         init.arg("init").arg("--data-dir").arg(&first.data).args(["--cluster", "lab", "--advertise", &first.listen]);
@@ -59,10 +84,68 @@ impl Replicas {
         replicas
     }
 
-    fn place(&self, name: &str) -> Member {
-        let address = || format!("127.0.0.1:{}", free_port());
+    fn place(&mut self, name: &str) -> Member {
         let data = self.folder.path().join(name);
-        Member { daemon: None, data, listen: address(), peers: address(), http: address() }
+        // Each write that a story makes would be a line.
+        let surroundings = BTreeMap::from([("RUST_LOG".into(), "info,mainstay_coordinator::api::admin=warn".into())]);
+        let Some(networks) = &mut self.networks else {
+            let address = || format!("127.0.0.1:{}", free_port());
+            let (listen, peers, http) = (address(), address(), address());
+            return Member { daemon: None, data, listen, peers, http, machine: None, surroundings };
+        };
+        let machine = networks.add();
+        let address = |port| format!("{}:{port}", machine.address);
+        let (listen, peers, http) = (address(7443), address(7444), "127.0.0.1:7480".into());
+        Member { daemon: None, data, listen, peers, http, machine: Some(machine), surroundings }
+    }
+
+    /// Where a replica runs.
+    ///
+    /// # Panics
+    /// Where there is none, or all are on loopback.
+    #[must_use]
+    pub fn machine(&self, id: &str) -> &Machine {
+        let machine = self.members.get(id).and_then(|member| member.machine.as_ref());
+        machine.unwrap_or_else(|| panic!("{id} has no machine of its own"))
+    }
+
+    /// Parts a replica from all others, both ways; operators and agents still reach it.
+    ///
+    /// # Panics
+    /// As [`Self::machine`].
+    pub fn part(&self, id: &str) {
+        self.deafen(id);
+        self.mute(id);
+    }
+
+    /// A replica hears no other one; they hear it.
+    ///
+    /// # Panics
+    /// As [`Self::machine`].
+    pub fn deafen(&self, id: &str) {
+        self.others(id).iter().for_each(|other| self.machine(id).hears_no_more(self.machine(other)));
+    }
+
+    /// No other replica hears that one; it hears them.
+    ///
+    /// # Panics
+    /// As [`Self::machine`].
+    pub fn mute(&self, id: &str) {
+        self.others(id).iter().for_each(|other| self.machine(other).hears_no_more(self.machine(id)));
+    }
+
+    /// All hear each other again.
+    ///
+    /// # Panics
+    /// As [`Self::machine`].
+    pub fn heal(&self) {
+        self.ids().iter().for_each(|id| self.machine(id).hears_all());
+    }
+
+    /// Every other id.
+    #[must_use]
+    pub fn others(&self, id: &str) -> Vec<String> {
+        self.members.keys().filter(|other| *other != id).cloned().collect()
     }
 
     /// The administrator's context, which learns every address in use.
@@ -127,6 +210,10 @@ impl Replicas {
         run.arg("run").arg("--data-dir").arg(&member.data).args(["--listen", &member.listen]);
         run.args(["--peer-listen", &member.peers, "--http", &member.http]);
         run.args(["--advertise", &member.listen, "--peer-advertise", &member.peers]);
+        run.envs(&member.surroundings);
+        if let Some(machine) = &member.machine {
+            run = machine.command(&run);
+        }
         member.daemon = Some(Daemon::start(id, &mut run));
     }
 

@@ -13,6 +13,7 @@ mod dev;
 mod disks;
 mod hostile_engine;
 mod mounts;
+mod partitions;
 mod replicas;
 mod set_up;
 mod shares;
