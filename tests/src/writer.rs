@@ -12,11 +12,11 @@ use std::{
 
 use mainstay_common::process::{
     context::Context,
-    tls::{new_key, signing_request},
+    tls::{Channel, new_key, signing_request},
 };
 use mainstay_proto::v1::{self as pb, admin_client::AdminClient, viewer_client::ViewerClient};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
 use crate::{
     Replicas,

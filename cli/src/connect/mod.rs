@@ -72,7 +72,11 @@ pub(crate) struct Session {
     format: Format,
     /// Who leads, as a replica said.
     leader: Option<String>,
+    /// Who was asked last and could not say anything: somebody else may. It may be cut off from all others.
+    clueless: Option<String>,
     channel: Option<(Channel, Verdict)>,
+    /// The address behind the channel.
+    asked: Option<String>,
     keeping: Option<JoinHandle<()>>,
 }
 
@@ -109,7 +113,9 @@ impl Session {
             staleness: None,
             format: global.output,
             leader: None,
+            clueless: None,
             channel: None,
+            asked: None,
             keeping: None,
         })
     }
@@ -199,6 +205,7 @@ impl Session {
             if attempt > 0 || leader.is_none() {
                 sleep(PAUSE).await;
             }
+            self.clueless = if leader.is_none() { self.asked.take() } else { None };
             self.leader = leader;
         }
         unreachable!("it is asked until it is answered or given up")
@@ -252,13 +259,13 @@ impl Session {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
-        let others = self.located.context.addresses.iter().filter(|address| Some(*address) != self.leader.as_ref());
         let addresses = match &self.only {
             Some(only) => vec![only.clone()],
-            None => self.leader.iter().chain(others).cloned().collect(),
+            None => in_turn(&self.located.context.addresses, self.leader.as_ref(), self.clueless.as_ref()),
         };
         let (address, channel, verdict) = watched(&self.located, &addresses).await?;
         self.channel = Some((channel.clone(), verdict.clone()));
+        self.asked = Some(address.clone());
         let answered = self.only.is_none().then_some(address);
         let (located, keeper) = (self.located.clone(), channel.clone());
         self.keeping = Some(tokio::spawn(async move {
@@ -302,6 +309,13 @@ fn random_name() -> MetadataValue<Ascii> {
     name.parse().expect("hexadecimal digits are visible ASCII")
 }
 
+/// The leader first, and whoever could not say anything last.
+fn in_turn(addresses: &[String], leader: Option<&String>, clueless: Option<&String>) -> Vec<String> {
+    let others = addresses.iter().filter(|address| Some(*address) != leader && Some(*address) != clueless);
+    let last = clueless.filter(|address| Some(*address) != leader && addresses.contains(address));
+    leader.into_iter().chain(others).chain(last).cloned().collect()
+}
+
 /// Opens a channel to any of these addresses; gives the one that answered.
 ///
 /// # Errors
@@ -331,4 +345,28 @@ async fn watched(located: &Located, addresses: &[String]) -> Result<(String, Cha
         )
     })?;
     Ok((address, channel, verdict))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_is_asked_first_and_whoever_knows_nothing_last() {
+        let all = ["a:1", "b:1", "c:1"].map(str::to_owned);
+        let turns = |leader: Option<&str>, clueless: Option<&str>| {
+            let own = |address: Option<&str>| address.map(str::to_owned);
+            in_turn(&all, own(leader).as_ref(), own(clueless).as_ref()).join(" ")
+        };
+        assert_eq!(turns(None, None), "a:1 b:1 c:1");
+        assert_eq!(turns(Some("c:1"), None), "c:1 a:1 b:1");
+        assert_eq!(turns(Some("d:1"), None), "d:1 a:1 b:1 c:1", "one that the context does not know yet");
+        assert_eq!(turns(None, Some("a:1")), "b:1 c:1 a:1");
+        assert_eq!(turns(Some("a:1"), Some("a:1")), "a:1 b:1 c:1");
+        assert_eq!(
+            turns(None, Some("d:1")),
+            "a:1 b:1 c:1",
+            "a leader that the context does not know is not asked again"
+        );
+    }
 }
