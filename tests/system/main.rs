@@ -9,6 +9,7 @@ mod bad_input;
 mod ca_rotation;
 mod clocks;
 mod containers;
+mod copies;
 mod dev;
 mod disks;
 mod hostile_engine;

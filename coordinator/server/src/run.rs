@@ -26,7 +26,7 @@ use crate::{
     joined::Joined,
     leader::{ControlLoop, Membership},
     log::{self, Log},
-    peers::{MAX_FRAMES_BYTES, Network, Own, ReplicaService},
+    peers::{Dismissal, MAX_FRAMES_BYTES, Network, Own, ReplicaService},
     raft::Peers,
     receivers::{Client, Limits, system_roots},
 };
@@ -260,12 +260,20 @@ async fn give_way(log: &Log) {
 async fn ended(log: &Log, network: &Network) -> Failure {
     tokio::select! {
         failure = log.failed() => failure,
-        why = network.removed() => Failure::new(
-            ExitCode::Denied,
-            format!("replica {} was removed from the cluster", log.replica()),
-            why,
-            "to bring this machine back: mainstay cluster add, and mainstay-coordinator join with a new --data-dir",
-        ),
+        why = network.dismissed() => match why {
+            Dismissal::Removed(why) => Failure::new(
+                ExitCode::Denied,
+                format!("replica {} was removed from the cluster", log.replica()),
+                why,
+                "to bring this machine back: mainstay cluster add, and mainstay-coordinator join with a new --data-dir",
+            ),
+            Dismissal::Barred { why, try_next } => Failure::new(
+                ExitCode::Denied,
+                format!("replica {} may not take part any more", log.replica()),
+                why,
+                try_next,
+            ),
+        },
     }
 }
 

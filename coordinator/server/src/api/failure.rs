@@ -54,6 +54,33 @@ pub(crate) fn replica_removed(id: &ReplicaId) -> Status {
     )
 }
 
+/// The first line of the other refusal that ends a replica.
+pub(crate) const REPLICA_BARRED: &str = "replica may not take part any more";
+
+/// A replica that is not what others know of it, or is connected still.
+pub(crate) fn unadmitted(id: &ReplicaId, why: &raft::Unadmitted) -> Status {
+    let rejoin = "mainstay cluster add, and mainstay-coordinator join with an empty --data-dir";
+    match why {
+        raft::Unadmitted::WentBack(_) => {
+            let try_next = format!("mainstay cluster remove {id}; to bring the machine back: {rejoin}");
+            status(Code::PermissionDenied, REPLICA_BARRED, why.to_string(), try_next)
+        }
+        raft::Unadmitted::Copied(_) => {
+            let try_next = format!("let only one of them run as {id}; to make this machine another replica: {rejoin}");
+            status(Code::PermissionDenied, REPLICA_BARRED, why.to_string(), try_next)
+        }
+        raft::Unadmitted::Earlier(_) | raft::Unadmitted::Ending => {
+            status(Code::Unavailable, format!("{id} is not let in yet"), why.to_string(), "wait")
+        }
+    }
+}
+
+/// A replica that moved and does not talk to this one yet.
+pub(crate) fn replica_not_connected(id: &ReplicaId) -> Status {
+    let why = "this start of it has no connection here yet";
+    status(Code::Unavailable, format!("{id} is not moved yet"), why, "wait")
+}
+
 /// A replica that speaks with a key which is not the one it joined with.
 pub(crate) fn other_replica_key(id: &ReplicaId) -> Status {
     status(

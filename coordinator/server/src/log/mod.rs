@@ -200,6 +200,17 @@ impl Log {
                     "nothing to do",
                 );
             }
+            End::Barred(why) => {
+                let id = &self.replica;
+                return Failure::new(
+                    ExitCode::Denied,
+                    format!("replica {id} may not take part any more"),
+                    why,
+                    format!(
+                        "keep a copy of its --data-dir if you want to look into it; then mainstay cluster remove {id}, and bring the machine back: mainstay cluster add, and mainstay-coordinator join with an empty --data-dir"
+                    ),
+                );
+            }
             End::Panicked => "a mistake in the program: the log above says which".into(),
         };
         let try_next = "check the disk (dmesg, smartctl), then start again; what was answered is on disk";

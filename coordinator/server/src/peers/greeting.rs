@@ -5,6 +5,7 @@ use mainstay_core::cluster;
 use mainstay_proto::v1 as pb;
 
 use super::Own;
+use crate::raft::{Position, Shown};
 
 /// The versions of the protocol between replicas that this program speaks.
 const OLDEST_PROTOCOL: u32 = 1;
@@ -37,7 +38,7 @@ pub(super) enum Unwelcome {
 }
 
 /// What this replica says first.
-pub(super) fn greeting(own: &Own, to: u64) -> pb::Frames {
+pub(super) fn greeting(own: &Own, to: u64, shown: Shown) -> pb::Frames {
     let greeting = pb::Greeting {
         cluster: own.identity.cluster.to_string(),
         generation: own.identity.generation,
@@ -46,8 +47,18 @@ pub(super) fn greeting(own: &Own, to: u64) -> pb::Frames {
         oldest_protocol: OLDEST_PROTOCOL,
         newest_protocol: NEWEST_PROTOCOL,
         address: own.address.to_string(),
+        boot: shown.boot,
+        term: shown.term,
+        last_index: shown.last.index,
+        last_term: shown.last.term,
     };
     pb::Frames { greeting: Some(greeting), frames: Vec::new() }
+}
+
+/// How the other end says that it stands.
+pub(super) fn shown(greeting: &pb::Greeting) -> Shown {
+    let last = Position { index: greeting.last_index, term: greeting.last_term };
+    Shown { boot: greeting.boot, term: greeting.term, last }
 }
 
 /// Whether the other end may be listened to; its number. `shows` is what its certificate speaks for.
@@ -85,9 +96,11 @@ mod tests {
     #[test]
     fn whoever_is_not_who_is_meant_is_told_why() {
         let (r1, r2) = (own(1), own(2));
-        let said = |to| greeting(&r1, to);
+        let stands = Shown { boot: 7, term: 3, last: Position { index: 9, term: 2 } };
+        let said = |to| greeting(&r1, to, stands);
         let shows: ReplicaId = "r1".parse().unwrap();
-        assert_eq!(check(&r2, Some(said(2)), &shows).unwrap().from, 1);
+        let welcome = check(&r2, Some(said(2)), &shows).unwrap();
+        assert_eq!((welcome.from, shown(&welcome)), (1, stands));
         assert_eq!(check(&r2, Some(said(3)), &shows), Err(Unwelcome::To { means: 3, here: 2 }));
         let other = "r3".parse().unwrap();
         assert_eq!(check(&r2, Some(said(2)), &other), Err(Unwelcome::From { says: 1, shows: other.clone() }));

@@ -21,8 +21,11 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::{Contact, MAX_FRAMES_BYTES, Network, greeting, queue::Queue};
-use crate::api::failure::REPLICA_REMOVED;
+use super::{Contact, Dismissal, MAX_FRAMES_BYTES, Network, greeting, queue::Queue};
+use crate::{
+    api::failure::{REPLICA_BARRED, REPLICA_REMOVED},
+    raft::Unadmitted,
+};
 
 /// Longest wait for a connection, and again for the greeting.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -62,14 +65,16 @@ pub(super) async fn keep(network: &Arc<Network>, peer: u64, contact: &Contact, q
 
 /// One connection, from its dial to its end; why it ended.
 async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, stood: &mut Option<Instant>) -> String {
+    let Some(log) = network.log.get() else { return "there is no log yet".into() };
     let channel = match connect(network, peer, contact).await {
         Ok(channel) => channel,
         Err(why) => return why,
     };
+    let Some(stands) = log.shown().await else { return "this replica is ending".into() };
     let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_FRAMES_BYTES);
     let (frames, outgoing) = mpsc::channel(1);
     // Room for one was made a line above.
-    frames.try_send(greeting::greeting(&network.own, peer)).unwrap_or(());
+    frames.try_send(greeting::greeting(&network.own, peer, stands)).unwrap_or(());
     let opening = async {
         let mut answers = client.talk(ReceiverStream::new(outgoing)).await?.into_inner();
         let first = answers.message().await?;
@@ -80,9 +85,20 @@ async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, st
         Ok(Err(status)) => return refused(network, &status),
         Err(_) => return "no greeting came".into(),
     };
-    if let Err(unwelcome) = greeting::check(&network.own, first, &cluster::numbered(peer)) {
-        return unwelcome.to_string();
-    }
+    let greeted = match greeting::check(&network.own, first, &cluster::numbered(peer)) {
+        Ok(greeted) => greeted,
+        Err(unwelcome) => return unwelcome.to_string(),
+    };
+    // It is told when it dials in its turn.
+    let _visit = match log.admit(peer, greeting::shown(&greeted)).await {
+        Ok(visit) => visit,
+        Err(why) => {
+            if !matches!(why, Unadmitted::Earlier(_) | Unadmitted::Ending) {
+                tracing::error!(replica = %cluster::numbered(peer), %why, "a replica is not talked to any more");
+            }
+            return why.to_string();
+        }
+    };
     *stood = Some(Instant::now());
     queue.open();
     network.links.send_if_modified(|links| links.insert(peer, true) != Some(true));
@@ -137,15 +153,25 @@ pub(super) async fn announce(
     peer_address: &str,
 ) -> Result<(), String> {
     let mut client = ReplicaClient::new(connect(network, peer, contact).await?);
-    let request = pb::AnnounceRequest { address: address.to_owned(), peer_address: peer_address.to_owned() };
+    let stands = network.log.get().ok_or("there is no log yet")?.shown().await.ok_or("this replica is ending")?;
+    let boot = stands.boot;
+    let request = pb::AnnounceRequest { address: address.to_owned(), peer_address: peer_address.to_owned(), boot };
     let answer = timeout(ANSWER, client.announce(request)).await.map_err(|_| "no answer".to_owned())?;
     answer.map(drop).map_err(|status| status.message().replace('\n', "; "))
 }
 
 fn refused(network: &Network, status: &Status) -> String {
     let mut lines = status.message().lines();
-    if status.code() == Code::PermissionDenied && lines.next() == Some(REPLICA_REMOVED) {
-        network.removed.send_replace(Some(lines.next().unwrap_or_default().to_owned()));
+    if status.code() == Code::PermissionDenied {
+        let (what, mut rest) = (lines.next().unwrap_or_default(), || lines.next().unwrap_or_default().to_owned());
+        let dismissal = match what {
+            REPLICA_REMOVED => Some(Dismissal::Removed(rest())),
+            REPLICA_BARRED => Some(Dismissal::Barred { why: rest(), try_next: rest() }),
+            _ => None,
+        };
+        if dismissal.is_some() {
+            network.dismissed.send_replace(dismissal);
+        }
     }
     mainstay_common::process::tls::explain(status)
         .unwrap_or_else(|| Shown::new(&status.message().replace('\n', "; ")).cut(300).to_string())

@@ -54,7 +54,21 @@ pub(crate) struct Network {
     contacts: watch::Sender<Contacts>,
     links: watch::Sender<BTreeMap<u64, bool>>,
     fetches: mpsc::UnboundedSender<(u64, Position)>,
-    removed: watch::Sender<Option<String>>,
+    dismissed: watch::Sender<Option<Dismissal>>,
+}
+
+/// Why others do not let this replica take part any more; their words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Dismissal {
+    /// Somebody removed it.
+    Removed(String),
+    /// It is not what they know of it.
+    Barred {
+        /// Why.
+        why: String,
+        /// The way to come back.
+        try_next: String,
+    },
 }
 
 /// What [`Network::keep`] is told by the log's thread.
@@ -71,7 +85,7 @@ impl Network {
             contacts: watch::Sender::new(contacts),
             links: watch::Sender::default(),
             fetches,
-            removed: watch::Sender::default(),
+            dismissed: watch::Sender::default(),
         };
         (Arc::new(network), Fetches(wanted))
     }
@@ -97,12 +111,16 @@ impl Network {
         Err(why)
     }
 
-    /// Waits until a member says that this replica was removed; its words.
-    pub(crate) async fn removed(&self) -> String {
-        let mut removed = self.removed.subscribe();
-        // The sender lives as long as self.
-        let why = removed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-        why.unwrap_or_default()
+    /// Waits until a member says that this replica may not take part any more.
+    pub(crate) async fn dismissed(&self) -> Dismissal {
+        let mut dismissed = self.dismissed.subscribe();
+        loop {
+            if let Some(why) = dismissed.borrow_and_update().clone() {
+                return why;
+            }
+            // The sender lives as long as self.
+            dismissed.changed().await.unwrap_or(());
+        }
     }
 
     /// Keeps a link to every other replica until `stop`.

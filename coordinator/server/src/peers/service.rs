@@ -19,7 +19,7 @@ use crate::{
     gate::Caller,
     identity::Opener,
     log::By,
-    raft::{DiskFile, Log},
+    raft::{DiskFile, Log, Unadmitted},
 };
 
 /// How long a peer may take until its greeting.
@@ -53,10 +53,18 @@ impl pb::replica_server::Replica for ReplicaService {
             self.network.met(greeted.from, &greeted.address);
         }
         let (answers, stream) = mpsc::channel(2);
-        // Room for it was made a line above.
-        answers.try_send(Ok(greeting::greeting(&self.network.own, greeted.from))).unwrap_or(());
         let log = self.log.raft().clone();
+        let visit = log.admit(greeted.from, greeting::shown(&greeted)).await.map_err(|why| {
+            if !matches!(why, Unadmitted::Earlier(_) | Unadmitted::Ending) {
+                tracing::error!(replica = %id, %why, "a replica is refused: it has to leave, and to join anew");
+            }
+            failure::unadmitted(&id, &why)
+        })?;
+        let stands = log.shown().await.ok_or_else(|| failure::unadmitted(&id, &Unadmitted::Ending))?;
+        // Room for it was made above.
+        answers.try_send(Ok(greeting::greeting(&self.network.own, greeted.from, stands))).unwrap_or(());
         tokio::spawn(async move {
+            let _visit = visit;
             if let Err(status) = listen(&log, greeted.from, &id, key, frames).await {
                 // The peer may be gone already.
                 drop(answers.send(Err(status)).await);
@@ -106,6 +114,11 @@ impl pb::replica_server::Replica for ReplicaService {
         let (id, _) = replica(&request)?;
         let by = By::unnamed(Actor::Replica(id.clone()), crate::api::from(&request));
         let asked = request.into_inner();
+        let visitor = cluster::number(&id).and_then(|number| self.log.raft().visitor(number));
+        if asked.boot != 0 && visitor != Some(asked.boot) {
+            // A copy of it must not lead the others to where it is.
+            return Err(failure::replica_not_connected(&id));
+        }
         // Its key stays the one it joined with.
         let command = cluster::Command::Advertise(id.clone(), asked.address, Some(asked.peer_address), None);
         let proposed = self.log.propose(by, Command::Cluster(command)).await;

@@ -13,6 +13,7 @@ mod start;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod visits;
 
 use std::{
     fmt, io,
@@ -24,15 +25,17 @@ use std::{
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::{
-    driver::{Change, ChangeRefused, MemberRole, Role, Status},
+    driver::{Change, ChangeRefused, LogWentBack, MemberRole, Role, Shown, Status},
     machine::{Keep, Machine, Observer, Undecodable},
     peers::{Alone, Peers},
     start::{StartError, found, join, start, start_member},
     store::{ConfState, DiskFile, Position},
+    visits::{Unadmitted, Visit},
 };
 use self::{
     runner::{Message, Proposal},
     start::Bodies,
+    visits::Visits,
 };
 
 /// How a log batches, and when it makes checkpoints.
@@ -132,6 +135,8 @@ pub enum End {
     Panicked,
     /// It led the group in its own removal.
     Removed,
+    /// It is not what others know of it, for this reason: it may not take part any more.
+    Barred(String),
 }
 
 /// The log, for all who propose and read; clones are the same log.
@@ -147,6 +152,7 @@ struct Shared<M: Machine> {
     known_leader: watch::Receiver<Option<u64>>,
     members: watch::Receiver<ConfState>,
     bodies: Arc<dyn Bodies>,
+    visits: Visits,
     end: watch::Receiver<Option<End>>,
 }
 
@@ -242,6 +248,35 @@ impl<M: Machine> Log<M> {
         self.ask(Message::Status).await
     }
 
+    /// How this replica stands as its disk has it: what it shows when a connection begins. `None` when it has ended.
+    pub async fn shown(&self) -> Option<Shown> {
+        self.ask(Message::Shown).await
+    }
+
+    /// A connection to that replica begins, whoever made it, and it shows how it stands: whether there may be one.
+    /// Frames are for a replica, and of one, that was admitted.
+    ///
+    /// # Errors
+    /// [`Unadmitted`]; it ends when it is told that, except where it is to come again.
+    pub async fn admit(&self, peer: u64, shown: Shown) -> Result<Visit, Unadmitted> {
+        let visits = &self.0.visits;
+        // A life that is not let in yet must not count as the one that made later promises.
+        visits.look(peer, shown.boot)?;
+        self.ask(|answer| Message::Greeted(peer, shown, answer)).await.ok_or(Unadmitted::Ending)??;
+        visits.admit(peer, shown.boot)
+    }
+
+    /// Which life of that replica is connected, by its boot.
+    #[must_use]
+    pub fn visitor(&self, peer: u64) -> Option<u64> {
+        self.0.visits.current(peer)
+    }
+
+    /// Others said that this replica may not take part any more: it ends, with this reason.
+    pub fn barred(&self, why: String) {
+        self.tell(Message::Barred(why));
+    }
+
     /// A frame came from `from`, as its certificate says.
     pub fn deliver(&self, from: u64, frame: Vec<u8>) {
         self.tell(Message::Frame(from, frame));
@@ -317,7 +352,7 @@ impl<M: Machine> Log<M> {
     /// The thread is gone, or going: it says why as its last act.
     async fn why_ended(&self) -> ProposeError {
         match self.ended().await {
-            End::Asked | End::Removed => ProposeError::Ending,
+            End::Asked | End::Removed | End::Barred(_) => ProposeError::Ending,
             End::Broken(why) => ProposeError::Broken(why),
             End::Panicked => ProposeError::Unknown,
         }

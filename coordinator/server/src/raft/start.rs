@@ -19,6 +19,7 @@ use super::{
         Checkpoint, CheckpointReader, CreateError, Disk, DiskFile, Entry, EntryKind, Identity, OpenError, Position,
         Recovered, Store,
     },
+    visits::Visits,
 };
 use crate::VERSION;
 
@@ -197,6 +198,7 @@ fn run<D: Disk, M: Machine>(
         known_leader: known_in,
         members: members_in,
         bodies: Arc::new(store.checkpoint_reader()),
+        visits: Visits::default(),
         end: end_in.clone(),
     };
     peers.members(&driver.conf_state());

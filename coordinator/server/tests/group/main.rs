@@ -8,12 +8,14 @@ mod toy;
 
 use std::{
     collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use mainstay_coordinator::raft::{
-    ChangeError, End, Log, Machine as _, ProposeError, ReadError, Running, Settings,
+    ChangeError, End, Log, Machine as _, ProposeError, ReadError, Running, Settings, Unadmitted,
     driver::{Change, ChangeRefused, MemberRole},
     join, start_member,
     store::{self, Checkpoint, ConfState, Identity, Preparing, Store},
@@ -33,6 +35,9 @@ struct Group {
     board: Arc<Board>,
     disks: BTreeMap<u64, MoodyDisk>,
     replicas: BTreeMap<u64, (Log<Toy>, Running<Toy>)>,
+    /// The life of each that runs, and how many there were.
+    lives: BTreeMap<u64, u64>,
+    begun: u64,
 }
 
 impl Group {
@@ -40,8 +45,14 @@ impl Group {
         let folder = tempfile::tempdir().unwrap();
         let conf_state = ConfState { voters: (1..=size).collect(), ..ConfState::default() };
         let first = Checkpoint { index: 1, term: 1, conf_state, sections: Toy::default().sections() };
-        let mut group =
-            Self { board: Arc::default(), disks: BTreeMap::new(), replicas: BTreeMap::new(), _folder: folder };
+        let mut group = Self {
+            board: Arc::default(),
+            disks: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            begun: 0,
+            _folder: folder,
+        };
         for id in 1..=size {
             let disk = group.disk(id);
             Store::create(disk, identity(id), settings().store, &first).unwrap();
@@ -50,22 +61,39 @@ impl Group {
         group
     }
 
+    fn folder(&self, id: u64) -> PathBuf {
+        self._folder.path().join(id.to_string())
+    }
+
     fn disk(&mut self, id: u64) -> MoodyDisk {
-        let path = self._folder.path().join(id.to_string());
+        let path = self.folder(id);
         self.disks.entry(id).or_insert_with(|| MoodyDisk::at(&path)).clone()
     }
 
     fn start(&mut self, id: u64) {
-        let wire = Arc::new(Wire { own: id, board: Arc::clone(&self.board) });
         let disk = self.disk(id);
-        let (log, running) = start_member(disk, settings(), vec![], wire, Toy::default()).unwrap();
-        self.board.plug(id, log.clone());
+        let (life, log, running) = self.live(id, disk);
+        self.lives.insert(id, life);
         self.replicas.insert(id, (log, running));
+    }
+
+    /// A life of that replica, on whatever disk.
+    fn live(&mut self, id: u64, disk: MoodyDisk) -> (u64, Log<Toy>, Running<Toy>) {
+        self.begun += 1;
+        let life = self.begun;
+        let wire = Arc::new(Wire { own: id, life, board: Arc::clone(&self.board) });
+        let (log, running) = start_member(disk, settings(), vec![], wire, Toy::default()).unwrap();
+        self.board.plug(id, life, log.clone());
+        (life, log, running)
+    }
+
+    fn unplug(&self, id: u64) {
+        self.board.unplug(self.lives[&id]);
     }
 
     /// Without a word to the others.
     async fn kill(&mut self, id: u64) {
-        self.board.unplug(id);
+        self.unplug(id);
         self.board.isolate(id);
         let (_, running) = self.replicas.remove(&id).unwrap();
         running.end().await;
@@ -244,7 +272,7 @@ async fn a_failed_sync_ends_the_replica_and_not_the_group() {
     let (log, running) = group.replicas.remove(&old).unwrap();
     assert!(matches!(log.ended().await, End::Broken(_)));
     drop(running);
-    group.board.unplug(old);
+    group.unplug(old);
     group.write(2).await;
     group.disks[&old].set(Mood::Well);
     group.start(old);
@@ -267,7 +295,7 @@ async fn a_rolling_restart_fails_no_write() {
         number += 1;
         longest = longest.max(written);
         assert_eq!(end, End::Asked);
-        group.board.unplug(id);
+        group.unplug(id);
         group.start(id);
     }
     let count = usize::try_from(number).unwrap();
@@ -302,6 +330,69 @@ async fn replicas_join_by_checkpoint_and_leave() {
     change(&group.log(2), Change::Remove(1)).await.unwrap();
     group.write(51).await;
     assert_eq!(voters(&group.log(2)), [2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_disk_went_back_in_time_is_refused_by_who_knows_better() {
+    let mut group = Group::of(3);
+    for number in 0..20 {
+        group.write(number).await;
+    }
+    let leader = group.leader().await;
+    let id = leader % 3 + 1;
+    group.all_have(20).await;
+    group.kill(id).await;
+    let before = group.folder(99);
+    copy(&group.folder(id), &before);
+    group.start(id);
+    group.write(20).await;
+    group.all_have(21).await;
+    assert_eq!(group.board.turned_away(group.lives[&id]), None, "a restart is nothing to be refused for");
+
+    group.kill(id).await;
+    copy(&before, &group.folder(id));
+    let disk = group.disk(id);
+    let (life, log, running) = group.live(id, disk);
+    let why = eventually("it is refused", || group.board.turned_away(life)).await;
+    let Unadmitted::WentBack(what) = why else { panic!("{why}") };
+    assert!(what.peer == id && what.had > what.shown.last.index, "{what}");
+    log.barred(why.to_string());
+    assert_eq!(log.ended().await, End::Barred(why.to_string()));
+    drop(running);
+    group.write(21).await;
+    group.all_have(22).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_on_copies_of_one_directory_the_later_is_refused() {
+    let mut group = Group::of(3);
+    group.write(0).await;
+    let leader = group.leader().await;
+    let id = leader % 3 + 1;
+    group.all_have(1).await;
+    group.kill(id).await;
+    let copied = group.folder(99);
+    copy(&group.folder(id), &copied);
+    group.start(id);
+    group.write(1).await;
+    group.all_have(2).await;
+    let (copy, _log, running) = group.live(id, MoodyDisk::at(&copied));
+    let why = eventually("the copy is refused", || group.board.turned_away(copy)).await;
+    assert_eq!(why, Unadmitted::Copied(id));
+    drop(running);
+    assert_eq!(group.board.turned_away(group.lives[&id]), None);
+    group.write(2).await;
+    group.all_have(3).await;
+}
+
+/// A data directory as it is, in the place of another.
+fn copy(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).unwrap_or(());
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 /// Another change may not be done yet.

@@ -151,8 +151,8 @@ pub enum Stop {
     DiskHangs,
     /// The leader knows of entries that this replica had and has no more: its disk went back in time, or was emptied.
     #[error(
-        "replica {from} knows that this one had entry {had}, but its log ends at {last}: its disk went back in time, or \
-         was emptied. It may not take part any more: remove it, and join with an empty --data-dir"
+        "r{from} knows that this replica had entry {had}, but its log ends at {last}: its disk went back in time, or was \
+         emptied"
     )]
     LogLost {
         /// Who says so.
@@ -163,7 +163,7 @@ pub enum Stop {
         last: u64,
     },
     /// A peer replaces what is committed here: one of the two is not what it was.
-    #[error("replica {from} says that entry {index} is another than the one that is committed here")]
+    #[error("r{from} says that entry {index} is another than the one that is committed here")]
     Contradiction {
         /// Who says so.
         from: u64,

@@ -11,6 +11,7 @@ mod members;
 mod mirror;
 mod mistake;
 mod patience;
+mod promises;
 mod proposals;
 mod reads;
 mod ready;
@@ -33,12 +34,14 @@ pub use self::{
     effect::{Answer, Effect, Input, Stop, Ticket, Write, in_records},
     members::{Change, ChangeRefused},
     mistake::Mistake,
+    promises::{LogWentBack, Shown},
     status::{Member, MemberRole, Role, Status},
 };
 use self::{
     members::Peers,
     mirror::Mirror,
     patience::{ELECTION_TICKS, Patience},
+    promises::Promises,
     proposals::Appended,
     reads::Reads,
     ready::Outstanding,
@@ -103,6 +106,7 @@ pub struct Driver {
     reads: Reads,
     outstanding: Outstanding,
     peers: Peers,
+    promises: Promises,
     watchdog: Watchdog,
     /// The term in which it is known to lead, applied or not.
     led: Option<u64>,
@@ -138,6 +142,7 @@ impl Driver {
             // What is durable at the only voter is committed.
             hard_state.commit = entries.last().map_or(checkpoint.index, |last| last.index);
         }
+        let last = entries.last().map_or(before, |last| Position { index: last.index, term: last.term });
         let entries = entries.into_iter().map(convert::entry_out).collect();
         let mirror = Mirror::new(hard_state, (checkpoint, conf_state.clone()), before, entries, config.keep_behind);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -157,8 +162,9 @@ impl Driver {
             appended: BTreeMap::new(),
             changes: Vec::new(),
             reads: Reads::new(config.id, config.boot, config.mistake),
-            outstanding: Outstanding::new(hard_state),
+            outstanding: Outstanding::new(hard_state, last),
             peers: Peers::default(),
+            promises: Promises::default(),
             watchdog: Watchdog::default(),
             led: None,
             led_since: 0,
@@ -231,6 +237,21 @@ impl Driver {
             self.node.campaign().unwrap_or(());
             self.settle();
         }
+    }
+
+    /// How this replica stands as its disk has it.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        let (term, last) = self.outstanding.durable();
+        Shown { boot: self.config.boot, term, last }
+    }
+
+    /// A connection to that replica begins, and it shows how it stands.
+    ///
+    /// # Errors
+    /// [`LogWentBack`]: it may not take part any more.
+    pub fn greeted(&mut self, peer: u64, shown: Shown) -> Result<(), LogWentBack> {
+        if self.makes(Mistake::ReuseId) { Ok(()) } else { self.promises.check(peer, shown) }
     }
 
     fn is_sole(&self) -> bool {

@@ -14,6 +14,8 @@ use crate::raft::store::{ConfState, Entry, HardState};
 pub(super) struct Outstanding {
     writes: VecDeque<Waiting>,
     durable: HardState,
+    /// The last durable entry.
+    last: Position,
 }
 
 #[derive(Debug)]
@@ -25,12 +27,19 @@ struct Waiting {
     since: u64,
     hard_state: HardState,
     install: Option<(Position, ConfState)>,
+    /// The last of its entries.
+    last: Option<Position>,
     messages: Vec<Message>,
 }
 
 impl Outstanding {
-    pub(super) fn new(durable: HardState) -> Self {
-        Self { writes: VecDeque::new(), durable }
+    pub(super) fn new(durable: HardState, last: Position) -> Self {
+        Self { writes: VecDeque::new(), durable, last }
+    }
+
+    /// The term and the last entry.
+    pub(super) fn durable(&self) -> (u64, Position) {
+        (self.durable.term, self.last)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,7 +113,10 @@ impl Driver {
         if writes {
             let write =
                 Write { number, install: install.as_ref().map(|(at, _)| *at), entries: entries.clone(), hard_state };
+            let last = entries.last().map(|last| Position { index: last.index, term: last.term });
+            let last = last.or(install.as_ref().map(|(at, _)| *at));
             self.outstanding.writes.push_back(Waiting {
+                last,
                 number,
                 covers: number,
                 since: self.now,
@@ -154,6 +166,7 @@ impl Driver {
     pub(super) fn persisted(&mut self, number: u64) {
         while let Some(write) = self.outstanding.writes.pop_front_if(|write| write.number <= number) {
             self.outstanding.durable = write.hard_state;
+            self.outstanding.last = write.last.unwrap_or(self.outstanding.last);
             self.send(write.messages);
             self.node.on_persist_ready(write.covers);
             if let Some((at, conf_state)) = write.install {

@@ -28,6 +28,7 @@ impl Driver {
         }
         self.watch_disk();
         if self.leads() {
+            self.promises.committed(self.node.raft.term, self.node.raft.raft_log.committed);
             self.promote();
             self.leave_joint();
             self.look_after_sending();
@@ -65,6 +66,7 @@ impl Driver {
         if [MessageType::MsgAppendResponse, MessageType::MsgHeartbeatResponse].contains(&kind) && is_of_this_term {
             self.peers.heard(message.from, self.now);
         }
+        self.promises.heard(&message, self.led, self.node.raft.raft_log.committed);
         // What it refuses is of a peer that is unknown here, or comes too late.
         self.node.step(message).unwrap_or(());
     }

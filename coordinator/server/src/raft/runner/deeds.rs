@@ -60,7 +60,10 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                     self.outlets.members.send_replace(members);
                 }
                 Effect::Stop(Stop::Removed) => self.end = Some(End::Removed),
-                Effect::Stop(why) => self.end = Some(End::Broken(why.to_string())),
+                Effect::Stop(why @ (Stop::LogLost { .. } | Stop::Contradiction { .. })) => {
+                    self.end = Some(End::Barred(why.to_string()));
+                }
+                Effect::Stop(why @ Stop::DiskHangs) => self.end = Some(End::Broken(why.to_string())),
             }
         }
         if changed {

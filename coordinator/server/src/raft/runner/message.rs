@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::disk::Done;
 use crate::raft::{
     ChangeError, Machine, ProposeError, ReadError,
-    driver::{Change, Status},
+    driver::{Change, LogWentBack, Shown, Status},
     store::{Checkpoint, ConfState, Position},
 };
 
@@ -18,6 +18,11 @@ pub(in crate::raft) enum Message<M: Machine> {
     Change(Change, oneshot::Sender<Result<(), ChangeError>>),
     Transfer(Option<u64>),
     Status(oneshot::Sender<Status>),
+    Shown(oneshot::Sender<Shown>),
+    /// A connection to that replica begins, and it shows this.
+    Greeted(u64, Shown, oneshot::Sender<Result<(), LogWentBack>>),
+    /// Others do not let this replica take part, for this reason.
+    Barred(String),
     /// From a peer, whose certificate says so.
     Frame(u64, Vec<u8>),
     Unreachable(u64),

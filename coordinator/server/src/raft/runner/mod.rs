@@ -140,7 +140,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         self.outlets.leader.send_replace(None);
         let refusal = || match end {
             End::Broken(why) => ProposeError::Broken(why.clone()),
-            End::Asked | End::Panicked | End::Removed => ProposeError::Ending,
+            End::Asked | End::Panicked | End::Removed | End::Barred(_) => ProposeError::Ending,
         };
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             match waiting {
@@ -207,6 +207,9 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             }
             Message::Transfer(to) => self.driver.feed(Input::Transfer(to)),
             Message::Status(asker) => answer(asker, self.driver.status()),
+            Message::Shown(asker) => answer(asker, self.driver.shown()),
+            Message::Greeted(peer, shown, asker) => answer(asker, self.driver.greeted(peer, shown)),
+            Message::Barred(why) => self.end = Some(End::Barred(why)),
             Message::Frame(from, frame) => match protobuf::Message::parse_from_bytes(&frame) {
                 Ok(message) => self.step(from, message),
                 Err(error) => tracing::warn!(from, %error, "a frame that makes no sense"),
