@@ -233,8 +233,8 @@ impl Cluster {
         }
     }
 
-    /// Takes in a replica that [`Cluster::may_join`]; the id that it has from now on.
-    pub(crate) fn join(&mut self, key: KeyFingerprint, address: &str, peers: &str) -> ReplicaId {
+    /// Takes in a replica that may join; the id that it has from now on.
+    pub fn join(&mut self, key: KeyFingerprint, address: &str, peers: &str) -> ReplicaId {
         if let Some((id, _)) = self.by_key(key) {
             return id.clone();
         }

@@ -7,6 +7,7 @@ use tonic::Status;
 
 use super::{Shared, failure};
 use crate::{
+    failpoint,
     log::By,
     raft::{Change, ChangeError, ChangeRefused, MemberRole, ReadError, Role, Status as Standing},
 };
@@ -54,7 +55,8 @@ pub(super) fn rows(shared: &Shared, state: &State, standing: &Standing) -> Vec<p
     state.cluster.replicas().map(row).collect()
 }
 
-/// A replica goes for good: first from those that decide, then from the list.
+/// A replica goes for good: first from the list, then from those that decide. The other way round whoever leads next could
+/// take one that is listed for one that has yet to come in.
 pub(super) async fn remove(shared: &Shared, by: By, asked: &str) -> Result<ReplicaId, Status> {
     let (log, state) = (&shared.log, shared.log.read());
     if !log.leads() {
@@ -72,18 +74,26 @@ pub(super) async fn remove(shared: &Shared, by: By, asked: &str) -> Result<Repli
         return Err(failure::not_leader(Some(next), &state));
     }
     let _alone = shared.membership.lock().await;
-    match log.raft().change(Change::Remove(number)).await {
-        // One that never came in, or went a moment ago.
+    match log.raft().allows(Change::Remove(number)).await {
+        // One that never came in.
         Ok(()) | Err(ChangeError::Refused(ChangeRefused::NoMember(_))) => {}
         Err(ChangeError::Refused(ChangeRefused::NotLeader(leader))) => return Err(failure::not_leader(leader, &state)),
         Err(error) => return Err(failure::change(&error, &id)),
     }
     let command = Command::Cluster(cluster::Command::Remove(id.clone()));
-    match log.propose(by, command).await {
-        Ok(Consequence::Cluster(cluster::Consequence::Removed(id))) => Ok(id),
-        Ok(_) => Err(Status::internal("a removal removes")),
-        Err(error) => Err(failure::proposal(&error, &log.read())),
+    let id = match log.propose(by, command).await {
+        Ok(Consequence::Cluster(cluster::Consequence::Removed(id))) => id,
+        Ok(_) => return Err(Status::internal("a removal removes")),
+        Err(error) => return Err(failure::proposal(&error, &log.read())),
+    };
+    failpoint::reach("removal-decided");
+    // Decided it is; whoever leads carries it out, now or when it can.
+    if let Err(why) = log.raft().change(Change::Remove(number)).await
+        && !matches!(why, ChangeError::Refused(ChangeRefused::NoMember(_)))
+    {
+        tracing::info!(replica = %id, %why, "it is removed, and decides until the members can change");
     }
+    Ok(id)
 }
 
 /// Another replica leads; who.

@@ -8,14 +8,17 @@ use std::{
 use futures_util::future::{Either, Ready, ready};
 use http::{Request, Response};
 use http_body_util::Limited;
-use mainstay_common::identity::{HumanRole, Subject};
+use mainstay_common::{
+    ReplicaId,
+    identity::{HumanRole, Subject},
+};
 use mainstay_core::{KeyFingerprint, State, cluster, node};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{Caller, Peer, Refusal, Refusals, limits::call_bytes};
-use crate::{api::failure, log::Log};
+use crate::{api::failure, log::Log, raft::ConfState};
 
 /// The calls whose messages are large, and never end. One service has one limit for its messages: without this,
 /// every other call of an agent could hold as much.
@@ -50,11 +53,22 @@ fn door(path: &str) -> Option<Door> {
     }
 }
 
+/// What this replica knows of those who may come in.
+#[derive(Clone, Copy)]
+pub(super) struct Sight<'a> {
+    pub(super) state: &'a State,
+    /// Who decides: a replica that was removed does, until those that decide can change.
+    pub(super) members: &'a ConfState,
+    /// It leads, so the state is as new as any.
+    pub(super) leads: bool,
+}
+
 /// Whether the state knows that name with that key, and as whom it may call.
 ///
 /// # Errors
 /// The refusal, and what the caller is told.
-pub(super) fn standing(subject: &Subject, key: KeyFingerprint, state: &State) -> Result<Caller, (Refusal, Status)> {
+pub(super) fn standing(subject: &Subject, key: KeyFingerprint, sight: Sight<'_>) -> Result<Caller, (Refusal, Status)> {
+    let Sight { state, members, leads } = sight;
     match subject {
         Subject::Agent(id) => match state.nodes.standing(id, key) {
             node::Standing::Member => Ok(Caller::Agent(id.clone(), key)),
@@ -70,17 +84,27 @@ pub(super) fn standing(subject: &Subject, key: KeyFingerprint, state: &State) ->
             }
         }
         Subject::Replica(id) => match state.cluster.standing(id, key) {
+            cluster::Standing::Member => Ok(Caller::Replica(id.clone(), key)),
             // Who joined later than what is known here has the CA's word for it: without it a replica that lags could
-            // not be told of the others.
-            cluster::Standing::Member | cluster::Standing::Later => Ok(Caller::Replica(id.clone(), key)),
+            // not be told of the others. A leader knows everybody: nobody is given a certificate before that.
+            cluster::Standing::Later if !leads => Ok(Caller::Replica(id.clone(), key)),
+            cluster::Standing::Removed if decides(members, id, key, state) => Ok(Caller::Replica(id.clone(), key)),
             cluster::Standing::Removed => Err((Refusal::Removed, failure::replica_removed(id))),
             cluster::Standing::OtherKey => Err((Refusal::OtherKey, failure::other_replica_key(id))),
-            cluster::Standing::Unknown => Err((Refusal::Unknown, failure::replica_unknown_here(id))),
+            cluster::Standing::Later | cluster::Standing::Unknown => {
+                Err((Refusal::Unknown, failure::replica_unknown_here(id)))
+            }
         },
     }
 }
 
-fn admit(path: &str, peer: Option<&Peer>, state: &State) -> Result<Caller, (Refusal, Status)> {
+/// Whether a replica that was removed still has a say, and speaks with its own key.
+pub(crate) fn decides(members: &ConfState, id: &ReplicaId, key: KeyFingerprint, state: &State) -> bool {
+    let is_own = state.cluster.replica(id).is_some_and(|replica| replica.key == Some(key));
+    is_own && cluster::number(id).is_some_and(|number| members.all().contains(&number))
+}
+
+fn admit(path: &str, peer: Option<&Peer>, sight: Sight<'_>) -> Result<Caller, (Refusal, Status)> {
     let door = door(path).ok_or_else(|| (Refusal::Role, failure::no_such_service(path)))?;
     let peer = peer.ok_or_else(|| (Refusal::Identity, failure::role("nobody", "certificate")))?;
     if door == Door::Anyone {
@@ -88,7 +112,7 @@ fn admit(path: &str, peer: Option<&Peer>, state: &State) -> Result<Caller, (Refu
     }
     let caller = match &peer.who {
         None => Caller::Anonymous,
-        Some((subject, key)) => standing(subject, *key, state)?,
+        Some((subject, key)) => standing(subject, *key, sight)?,
     };
     let denied = |needs: &str| Err((Refusal::Role, failure::role(&peer.to_string(), needs)));
     match (door, &caller) {
@@ -147,7 +171,11 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>();
-        match admit(request.uri().path(), peer, &self.layer.log.read()) {
+        let log = &self.layer.log;
+        let (state, members) = (log.read(), log.raft().members());
+        let members = members.borrow();
+        let sight = Sight { state: &state, members: &members, leads: log.leads() };
+        match admit(request.uri().path(), peer, sight) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 if !ENDLESS.contains(&request.uri().path()) {
@@ -205,7 +233,7 @@ mod tests {
         ];
         for (path, allowed) in table {
             for (name, subject) in &peers {
-                let passes = admit(path, Some(&peer(subject.clone(), 1)), &state).is_ok();
+                let passes = admit(path, Some(&peer(subject.clone(), 1)), sight(&state)).is_ok();
                 assert_eq!(passes, allowed.split(' ').any(|role| role == *name), "{name} -> {path}");
             }
         }
@@ -232,7 +260,7 @@ mod tests {
             (admin, "/mainstay.v1.Admin/CreateToken", Refusal::Revoked, Code::Unauthenticated),
             (replica, "/mainstay.v1.Replica/Talk", Refusal::OtherKey, Code::PermissionDenied),
         ] {
-            let (refusal, status) = admit(path, Some(&peer(Some(subject), 2)), &state).unwrap_err();
+            let (refusal, status) = admit(path, Some(&peer(Some(subject), 2)), sight(&state)).unwrap_err();
             assert_eq!((refusal, status.code()), (reason, code));
         }
     }
@@ -240,8 +268,49 @@ mod tests {
     #[test]
     fn who_is_unknown_here_is_pending_not_removed() {
         let stranger = Subject::Agent("n2".parse().unwrap());
-        let (_, status) = admit("/mainstay.v1.Agent/Session", Some(&peer(Some(stranger), 1)), &state()).unwrap_err();
+        let (_, status) =
+            admit("/mainstay.v1.Agent/Session", Some(&peer(Some(stranger), 1)), sight(&state())).unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
+    }
+
+    #[test]
+    fn a_removed_replica_has_a_say_until_those_who_decide_have_changed() {
+        let mut state = state();
+        let id: ReplicaId = "r1".parse().unwrap();
+        state.cluster.apply(Timestamp(1), &cluster::Command::Remove(id.clone())).unwrap_err();
+        state.cluster.join(KeyFingerprint([9; 32]), "i:1", "i:2");
+        state.cluster.apply(Timestamp(1), &cluster::Command::Remove(id.clone())).unwrap();
+        let subject = Subject::Replica(id);
+        let asked = |key, voters: &[u64]| {
+            let members = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+            let sight = Sight { state: &state, members: &members, leads: true };
+            standing(&subject, KeyFingerprint([key; 32]), sight).map_err(|(refusal, _)| refusal)
+        };
+        assert!(asked(1, &[1, 2]).is_ok());
+        assert_eq!(asked(1, &[2]).unwrap_err(), Refusal::Removed);
+        assert_eq!(asked(2, &[1, 2]).unwrap_err(), Refusal::Removed);
+    }
+
+    #[test]
+    fn a_leader_takes_nobody_on_the_word_of_the_ca() {
+        let (state, members) = (state(), ConfState::default());
+        let asked = |leads| {
+            let sight = Sight { state: &state, members: &members, leads };
+            standing(&Subject::Replica("r2".parse().unwrap()), KeyFingerprint([7; 32]), sight)
+        };
+        assert!(asked(false).is_ok());
+        assert_eq!(asked(true).unwrap_err().0, Refusal::Unknown);
+    }
+
+    fn sight(state: &State) -> Sight<'_> {
+        static NOBODY: ConfState = ConfState {
+            voters: Vec::new(),
+            learners: Vec::new(),
+            voters_outgoing: Vec::new(),
+            learners_next: Vec::new(),
+            auto_leave: false,
+        };
+        Sight { state, members: &NOBODY, leads: true }
     }
 
     fn peer(subject: Option<Subject>, key: u8) -> Peer {

@@ -32,6 +32,7 @@ use super::{
     handshake::{self, Metered},
     limits::{BACKLOG, Budget, HANDSHAKE_LIMIT, HELLO_LIMIT, PATIENCE, TURN_LIMIT},
 };
+use crate::raft::ConfState;
 
 /// The log hears of a failing accept this often.
 const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(10);
@@ -76,6 +77,7 @@ pub(crate) struct Gate {
     pub(crate) tls: Arc<ArcSwap<ServerConfig>>,
     pub(crate) cluster: ClusterId,
     pub(crate) state: watch::Receiver<Arc<State>>,
+    pub(crate) members: watch::Receiver<ConfState>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) budget: Budget,
     pub(crate) renewed: mpsc::UnboundedReceiver<Shown>,
@@ -157,7 +159,8 @@ impl Door {
                         break;
                     }
                     let state = Arc::clone(&state.borrow_and_update());
-                    self.keeper.recheck(now(), |shown| counts(shown, &state));
+                    let members = self.gate.members.borrow().clone();
+                    self.keeper.recheck(now(), |shown| counts(shown, &state, &members));
                 }
                 () = tokio::time::sleep_until(round) => {
                     let orders = self.keeper.round(now(), clock());
@@ -203,7 +206,9 @@ impl Door {
                 self.keeper.hello(id, now())
             }
             Said::Identified(id, shown) => {
-                let counts = shown.as_ref().is_some_and(|shown| counts(shown, &self.gate.state.borrow()).is_ok());
+                let gate = &self.gate;
+                let counts = |shown: &Shown| counts(shown, &gate.state.borrow(), &gate.members.borrow()).is_ok();
+                let counts = shown.as_ref().is_some_and(counts);
                 if let (Some(guest), Some(shown)) = (self.ropes.get_mut(&id), &shown) {
                     guest.who = shown.subject.to_string();
                 }
@@ -251,8 +256,10 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn counts(shown: &Shown, state: &State) -> Result<(), Refusal> {
-    authorise::standing(&shown.subject, shown.key, state).map(drop).map_err(|(refusal, _)| refusal)
+fn counts(shown: &Shown, state: &State, members: &ConfState) -> Result<(), Refusal> {
+    // Whoever is too new for a leader is told so, and asks again over the same connection.
+    let sight = authorise::Sight { state, members, leads: false };
+    authorise::standing(&shown.subject, shown.key, sight).map(drop).map_err(|(refusal, _)| refusal)
 }
 
 /// Why a connection does not come in.

@@ -10,7 +10,7 @@ mod pace;
 mod peer;
 mod refusals;
 
-pub(crate) use authorise::AuthoriseLayer;
+pub(crate) use authorise::{AuthoriseLayer, decides};
 pub(crate) use doorkeeper::{Block, Census};
 pub(crate) use handshake::server_config;
 pub(crate) use limits::{Budget, DECLARATION_BYTES, peer_server, server};

@@ -33,7 +33,11 @@ impl Membership {
             let mut next = Instant::now() + Duration::from_secs(3_600);
             if self.log.leads() {
                 let _alone = self.alone.lock().await;
-                if let Some(change) = self.due() {
+                if self.is_unlisted() {
+                    // It was removed when it led already: another one has to carry that out.
+                    next = Instant::now() + AGAIN;
+                    self.log.hand_over(None).await;
+                } else if let Some(change) = self.due() {
                     next = Instant::now() + AGAIN;
                     match self.log.raft().change(change).await {
                         Ok(()) => {
@@ -62,16 +66,22 @@ impl Membership {
 
     /// The next change, if there is one.
     fn due(&self) -> Option<Change> {
+        due(&self.listed(), &self.log.raft().members().borrow(), self.log.number())
+    }
+
+    fn is_unlisted(&self) -> bool {
+        let listed = self.listed();
+        !listed.is_empty() && !listed.contains(&self.log.number())
+    }
+
+    fn listed(&self) -> BTreeSet<u64> {
         let state = Arc::clone(&self.log.watch().borrow());
-        let listed: BTreeSet<u64> = state.cluster.replicas().filter_map(|(id, _)| cluster::number(id)).collect();
-        due(&listed, &self.log.raft().members().borrow(), self.log.number())
+        state.cluster.replicas().filter_map(|(id, _)| cluster::number(id)).collect()
     }
 }
 
 fn due(listed: &BTreeSet<u64>, members: &ConfState, own: u64) -> Option<Change> {
-    let ConfState { voters, learners, voters_outgoing, learners_next, .. } = members;
-    let all: BTreeSet<u64> =
-        [voters, learners, voters_outgoing, learners_next].into_iter().flatten().copied().collect();
+    let all = members.all();
     let goes = all.difference(listed).find(|number| **number != own).map(|number| Change::Remove(*number));
     goes.or_else(|| listed.difference(&all).next().map(|number| Change::Add(*number)))
 }

@@ -142,7 +142,8 @@ impl Network {
                     }
                     let now = Arc::clone(&state.borrow_and_update());
                     let own = self.own.identity.replica;
-                    self.contacts.send_if_modified(|contacts| contacts.follow(&now, own));
+                    let members = self.log.get().map(|log| log.members().borrow().clone()).unwrap_or_default();
+                    self.contacts.send_if_modified(|contacts| contacts.follow(&now, &members, own));
                 }
                 changed = contacts.changed() => {
                     if changed.is_err() {

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Network, greeting};
 use crate::{
     api::{caller, failure},
-    gate::Caller,
+    gate::{self, Caller},
     identity::Opener,
     log::By,
     raft::{DiskFile, Log, Unadmitted},
@@ -146,7 +146,9 @@ async fn listen(
             },
             changed = state.changed() => {
                 changed.map_err(|_| Status::unavailable("the replica is ending"))?;
-                match state.borrow_and_update().cluster.standing(id, key) {
+                let state = Arc::clone(&state.borrow_and_update());
+                match state.cluster.standing(id, key) {
+                    cluster::Standing::Removed if gate::decides(&log.members().borrow(), id, key, &state) => {}
                     cluster::Standing::Removed => return Err(failure::replica_removed(id)),
                     cluster::Standing::OtherKey => return Err(failure::other_replica_key(id)),
                     cluster::Standing::Member | cluster::Standing::Later | cluster::Standing::Unknown => {}

@@ -237,6 +237,15 @@ impl<M: Machine> Log<M> {
         self.ask(|answer| Message::Change(change, answer)).await.unwrap_or(Err(ChangeError::Unknown))
     }
 
+    /// Whether a change would be made if it was asked for now.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn allows(&self, change: Change) -> Result<(), ChangeError> {
+        let allowed = self.ask(|answer| Message::Allows(change, answer)).await;
+        allowed.ok_or(ChangeError::Unknown)?.map_err(Into::into)
+    }
+
     /// Gives leadership to that voter, or to the one that is best prepared. [`Log::known_leader`] tells when it came
     /// about; it may not.
     pub fn transfer(&self, to: Option<u64>) {

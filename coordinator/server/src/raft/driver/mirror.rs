@@ -7,7 +7,7 @@ use raft::{
     eraftpb::{self, Snapshot},
 };
 
-use super::{Position, convert, status::members_of};
+use super::{Position, convert};
 use crate::raft::store::{ConfState, HardState};
 
 /// Everything from the place before the first entry on. It shows what was given to the disk, durable or not.
@@ -148,7 +148,7 @@ impl Storage for Mirror {
     fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
         let (at, conf_state) = &self.checkpoint;
         // Nobody takes a checkpoint in which it is no member yet.
-        if at.index < request_index || !members_of(conf_state).contains(&to) {
+        if at.index < request_index || !conf_state.all().contains(&to) {
             self.is_checkpoint_wanted.set(true);
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }

@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfChangeV2, EntryType, Message, MessageType};
 
-use super::{
-    Answer, Appended, ChangeRefused, Driver, Effect, Mistake, Position, Stop, Write, convert, status::members_of,
-};
+use super::{Answer, Appended, ChangeRefused, Driver, Effect, Mistake, Position, Stop, Write, convert};
 use crate::raft::store::{ConfState, Entry, HardState};
 
 /// Writes that are not durable yet, and what waits for them.
@@ -233,8 +231,7 @@ impl Driver {
     }
 
     fn set_members(&mut self, conf_state: ConfState) {
-        let removed = members_of(&self.conf_state).contains(&self.config.id)
-            && !members_of(&conf_state).contains(&self.config.id);
+        let removed = self.conf_state.all().contains(&self.config.id) && !conf_state.all().contains(&self.config.id);
         self.conf_state = conf_state;
         self.effects.push(Effect::Members(self.conf_state.clone()));
         if removed && self.leads() {

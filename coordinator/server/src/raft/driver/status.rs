@@ -1,11 +1,8 @@
 //! How a replica stands, for people and metrics.
 
-use std::collections::BTreeSet;
-
 use raft::StateRole;
 
 use super::{Driver, Position};
-use crate::raft::store::ConfState;
 
 /// What this replica is in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,14 +105,8 @@ impl Driver {
             applied: self.applied,
             last: Position { index: raft.raft_log.last_index(), term: raft.raft_log.last_term() },
             checkpoint: self.node.store().checkpoint(),
-            members: members_of(&self.conf_state).into_iter().map(member).collect(),
+            members: self.conf_state.all().into_iter().map(member).collect(),
             is_joint: !self.conf_state.voters_outgoing.is_empty(),
         }
     }
-}
-
-/// Everybody who belongs to the group, whatever for.
-pub(super) fn members_of(conf_state: &ConfState) -> BTreeSet<u64> {
-    let ConfState { voters, learners, voters_outgoing, learners_next, .. } = conf_state;
-    [voters, learners, voters_outgoing, learners_next].into_iter().flatten().copied().collect()
 }

@@ -215,6 +215,14 @@ impl Driver {
         }
     }
 
+    /// Whether a change would be made if it was asked for now.
+    ///
+    /// # Errors
+    /// [`ChangeRefused`] says why not.
+    pub fn allows(&self, change: Change) -> Result<(), ChangeRefused> {
+        self.may_change(change).map(drop)
+    }
+
     fn may_change(&self, change: Change) -> Result<ConfChangeV2, ChangeRefused> {
         if !self.leads() {
             return Err(ChangeRefused::NotLeader(self.leader()));

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::disk::Done;
 use crate::raft::{
     ChangeError, Machine, ProposeError, ReadError,
-    driver::{Change, LogWentBack, Shown, Status},
+    driver::{Change, ChangeRefused, LogWentBack, Shown, Status},
     store::{Checkpoint, ConfState, Position},
 };
 
@@ -16,6 +16,8 @@ pub(in crate::raft) enum Message<M: Machine> {
     Propose(Proposal<M>),
     Read(oneshot::Sender<Result<Arc<M>, ReadError>>),
     Change(Change, oneshot::Sender<Result<(), ChangeError>>),
+    /// Whether it would be made.
+    Allows(Change, oneshot::Sender<Result<(), ChangeRefused>>),
     Transfer(Option<u64>),
     Status(oneshot::Sender<Status>),
     Shown(oneshot::Sender<Shown>),

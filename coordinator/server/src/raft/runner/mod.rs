@@ -205,6 +205,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                 let ticket = self.ticket(Waiting::Change(changer));
                 self.driver.feed(Input::Change(ticket, change));
             }
+            Message::Allows(change, asker) => answer(asker, self.driver.allows(change)),
             Message::Transfer(to) => self.driver.feed(Input::Transfer(to)),
             Message::Status(asker) => answer(asker, self.driver.status()),
             Message::Shown(asker) => answer(asker, self.driver.shown()),

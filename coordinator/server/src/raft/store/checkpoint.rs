@@ -1,5 +1,7 @@
 //! Checkpoints: all of the state at one index, as a file that proves itself whole.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -56,6 +58,15 @@ pub struct ConfState {
     pub learners_next: Vec<u64>,
     /// The change ends by itself.
     pub auto_leave: bool,
+}
+
+impl ConfState {
+    /// Everybody who belongs to the group, whatever for.
+    #[must_use]
+    pub fn all(&self) -> BTreeSet<u64> {
+        let Self { voters, learners, voters_outgoing, learners_next, .. } = self;
+        [voters, learners, voters_outgoing, learners_next].into_iter().flatten().copied().collect()
+    }
 }
 
 /// A part of a checkpoint. Its bytes mean nothing to the store.
