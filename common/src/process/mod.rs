@@ -1,5 +1,6 @@
 //! What a running program needs: configuration, data directory, logs, TLS, signals, the clock.
 
+pub mod backup;
 pub mod config;
 pub mod context;
 pub mod data_dir;

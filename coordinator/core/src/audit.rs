@@ -74,6 +74,11 @@ fn words(command: &Command) -> (String, String) {
             (replica.to_string(), text::Shown::new(address).to_string() + &peers.chain(key).collect::<String>())
         }
         Command::Cluster(cluster::Command::Remove(replica)) => (replica.to_string(), String::new()),
+        Command::Cluster(cluster::Command::Backup) => ("state".into(), "with what opens the CA's key".into()),
+        Command::Cluster(cluster::Command::Restore(restore)) => {
+            let (address, key) = (text::Shown::new(&restore.address), restore.key);
+            (format!("generation {}", restore.generation), format!("one replica at {address} with key {key}"))
+        }
         Command::Node(node::Command::Label(node, labels)) => {
             let pairs = labels.iter().map(|(key, value)| format!("{key}={}", text::Shown::new(value)));
             (node.to_string(), pairs.collect::<Vec<_>>().join(" "))

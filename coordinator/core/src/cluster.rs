@@ -9,6 +9,8 @@ use crate::{KeyFingerprint, Table};
 
 /// Bytes of the longest address.
 const MAX_ADDRESS: usize = 261;
+/// Numbers that a disaster restore leaves out: what it restores may not know of all that were given.
+const NUMBERS_LEFT_OUT: u64 = 100;
 
 /// What a cluster is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,9 @@ pub struct About {
     /// The number of the next replica: numbers are never used twice.
     #[n(3)]
     pub next_replica: u64,
+    /// When somebody took a backup last.
+    #[n(4)]
+    pub backed_up_at: Option<Timestamp>,
 }
 
 /// A member of the Raft group.
@@ -55,6 +60,9 @@ pub struct Replica {
     /// When it was removed: its id is never used again.
     #[n(3)]
     pub removed_at: Option<Timestamp>,
+    /// Nobody removed it: the disaster restore that began this generation went on without it.
+    #[n(5)]
+    pub left_out_of: Option<u64>,
 }
 
 /// What becomes of somebody who speaks for a replica.
@@ -62,7 +70,7 @@ pub struct Replica {
 pub enum Standing {
     /// A replica of this cluster.
     Member,
-    /// It was removed.
+    /// It was removed, or a disaster restore went on without it.
     Removed,
     /// The name is another key's.
     OtherKey,
@@ -99,6 +107,30 @@ pub enum Command {
     /// A replica goes for good.
     #[n(1)]
     Remove(#[n(0)] ReplicaId),
+    /// Somebody takes a backup: whoever holds it holds the cluster, so it is a decision like others.
+    #[n(2)]
+    Backup,
+    /// The majority is lost for good: one replica goes on without the others. Never proposed; the founding checkpoint of
+    /// a new generation is made by it.
+    #[n(3)]
+    Restore(#[n(0)] Restore),
+}
+
+/// What a new generation begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Restore {
+    /// Higher than any before.
+    #[n(0)]
+    pub generation: u64,
+    /// What agents and operators dial at its only replica, host:port.
+    #[n(1)]
+    pub address: String,
+    /// What other replicas will dial there, host:port.
+    #[n(2)]
+    pub peer_address: String,
+    /// The key of that replica.
+    #[n(3)]
+    pub key: KeyFingerprint,
 }
 
 /// What a command brought about.
@@ -110,6 +142,12 @@ pub enum Consequence {
     /// The replica's id is never used again.
     #[n(1)]
     Removed(#[n(0)] ReplicaId),
+    /// The state may leave the cluster as a backup.
+    #[n(2)]
+    BackedUp,
+    /// This replica alone is the cluster now.
+    #[n(3)]
+    Restored(#[n(0)] ReplicaId),
 }
 
 /// Why a command changed nothing.
@@ -130,6 +168,12 @@ pub enum Rejected {
     /// Another replica is dialled there.
     #[error("replica {0} is dialled at {1} already")]
     Taken(ReplicaId, String),
+    /// Somebody may have seen that one already.
+    #[error("generation {0} does not come after generation {1}")]
+    Generation(u64, u64),
+    /// There is nothing to restore.
+    #[error("the state is empty: that replica joined, and was told nothing yet")]
+    Blank,
 }
 
 /// The cluster and its replicas.
@@ -144,8 +188,8 @@ impl Cluster {
     #[must_use]
     pub fn founded(founding: Founding) -> Self {
         let Founding { id, name, replica, address } = founding;
-        let about = About { id, name, generation: 1, next_replica: 2 };
-        let first = Replica { address, peer_address: None, key: None, removed_at: None };
+        let about = About { id, name, generation: 1, next_replica: 2, backed_up_at: None };
+        let first = Replica { address, peer_address: None, key: None, removed_at: None, left_out_of: None };
         Self { about, replicas: [(replica, first)].into_iter().collect() }
     }
 
@@ -157,6 +201,11 @@ impl Cluster {
         match command {
             Command::Advertise(id, address, peers, key) => self.advertise(id, address, peers.as_deref(), *key),
             Command::Remove(id) => self.remove(at, id),
+            Command::Backup => {
+                self.about.backed_up_at = Some(at);
+                Ok(Consequence::BackedUp)
+            }
+            Command::Restore(restore) => self.restore(at, restore),
         }
     }
 
@@ -184,6 +233,8 @@ impl Cluster {
             None if number(id).is_some_and(|number| self.is_blank() || number >= self.about.next_replica) => {
                 Standing::Later
             }
+            // Its number was given, but not in what was restored: it is of the time that was lost.
+            None if number(id).is_some() => Standing::Removed,
             None => Standing::Unknown,
             Some(replica) if replica.removed_at.is_some() => Standing::Removed,
             Some(replica) => match replica.key {
@@ -241,7 +292,7 @@ impl Cluster {
         let id = numbered(self.about.next_replica);
         self.about.next_replica += 1;
         let (address, peer_address, key) = (address.to_owned(), Some(peers.to_owned()), Some(key));
-        self.replicas.insert(id.clone(), Replica { address, peer_address, key, removed_at: None });
+        self.replicas.insert(id.clone(), Replica { address, peer_address, key, removed_at: None, left_out_of: None });
         id
     }
 
@@ -275,6 +326,27 @@ impl Cluster {
         }
         replica.removed_at.get_or_insert(at);
         Ok(Consequence::Removed(id.clone()))
+    }
+
+    fn restore(&mut self, at: Timestamp, restore: &Restore) -> Result<Consequence, Rejected> {
+        let Restore { generation, address, peer_address, key } = restore;
+        check_address(address)?;
+        check_address(peer_address)?;
+        if self.is_blank() {
+            return Err(Rejected::Blank);
+        }
+        if *generation <= self.about.generation {
+            return Err(Rejected::Generation(*generation, self.about.generation));
+        }
+        let others: Vec<ReplicaId> = self.replicas().map(|(id, _)| id.clone()).collect();
+        for other in others {
+            if let Some(replica) = self.replicas.get_mut(&other) {
+                (replica.removed_at, replica.left_out_of) = (Some(at), Some(*generation));
+            }
+        }
+        self.about.generation = *generation;
+        self.about.next_replica += NUMBERS_LEFT_OUT;
+        Ok(Consequence::Restored(self.join(*key, address, peer_address)))
     }
 }
 
@@ -363,10 +435,43 @@ mod tests {
         assert_eq!(cluster.standing(&r1, key(2)), Standing::OtherKey);
         assert_eq!(cluster.standing(&numbered(2), key(2)), Standing::Later);
         assert_eq!(cluster.standing(&"x".parse().unwrap(), key(2)), Standing::Unknown);
+        assert_eq!(cluster.standing(&numbered(0), key(2)), Standing::Removed, "no number is given again");
         let moved = Command::Advertise(r1.clone(), "i:1".into(), None, None);
         cluster.apply(Timestamp(0), &moved).unwrap();
         assert_eq!(cluster.replica(&r1).unwrap().peer_address.as_deref(), Some("h:2"));
         assert_eq!(cluster.standing(&r1, key(1)), Standing::Member);
+    }
+
+    #[test]
+    fn a_restore_goes_on_without_all_others_under_a_number_that_nobody_had() {
+        let (r1, key): (ReplicaId, _) = ("r1".parse().unwrap(), |number| KeyFingerprint([number; 32]));
+        let founding =
+            Founding { id: "c1".parse().unwrap(), name: "prod".into(), replica: r1.clone(), address: "h:1".into() };
+        let mut cluster = Cluster::founded(founding);
+        let r2 = cluster.join(key(2), "i:1", "i:2");
+        cluster.apply(Timestamp(5), &Command::Remove(r2.clone())).unwrap();
+        let restore = |generation, address: &str| {
+            Command::Restore(Restore { generation, address: address.into(), peer_address: "h:2".into(), key: key(9) })
+        };
+        let before = cluster.clone();
+        assert_eq!(cluster.apply(Timestamp(7), &restore(1, "h:1")), Err(Rejected::Generation(1, 1)));
+        assert_eq!(cluster.apply(Timestamp(7), &restore(2, "h")), Err(Rejected::Address("h".into())));
+        assert_eq!(cluster, before, "a refusal changes nothing");
+
+        let restored = numbered(103);
+        assert_eq!(cluster.apply(Timestamp(7), &restore(2, "h:1")), Ok(Consequence::Restored(restored.clone())));
+        assert_eq!(cluster.replicas().map(|(id, _)| id).collect::<Vec<_>>(), [&restored]);
+        assert_eq!(cluster.about().generation, 2);
+        assert_eq!(cluster.standing(&restored, key(9)), Standing::Member);
+        assert_eq!(cluster.replica(&r1).unwrap().left_out_of, Some(2));
+        assert_eq!(
+            (cluster.replica(&r2).unwrap().removed_at, cluster.replica(&r2).unwrap().left_out_of),
+            (Some(Timestamp(5)), None)
+        );
+        for (gone, why) in [(r1, "left out"), (r2, "removed before"), (numbered(50), "of the time that was lost")] {
+            assert_eq!(cluster.standing(&gone, key(2)), Standing::Removed, "{why}");
+        }
+        assert_eq!(cluster.join(key(3), "i:1", "i:2").as_str(), "r104");
     }
 
     #[test]

@@ -125,9 +125,11 @@ pub enum Command {
 
 impl Command {
     /// Every kind of command there is, noun and verb.
-    pub const KINDS: [&str; 31] = [
+    pub const KINDS: [&str; 33] = [
         "cluster advertise",
         "cluster remove",
+        "cluster backup",
+        "cluster restore",
         "node label",
         "node remove",
         "token create",
@@ -165,6 +167,8 @@ impl Command {
         match self {
             Self::Cluster(cluster::Command::Advertise(..)) => "cluster advertise",
             Self::Cluster(cluster::Command::Remove(..)) => "cluster remove",
+            Self::Cluster(cluster::Command::Backup) => "cluster backup",
+            Self::Cluster(cluster::Command::Restore(..)) => "cluster restore",
             Self::Node(node::Command::Label(..)) => "node label",
             Self::Node(node::Command::Remove(..)) => "node remove",
             Self::Token(token::Command::Create(..)) => "token create",
@@ -210,7 +214,8 @@ impl Command {
             Self::Notify(command) => !matches!(command, notify::Command::Test(..)),
             // A root that may be known to others must end also on a full disk.
             Self::Ca(command) => matches!(command, ca::Command::Finish(..)),
-            Self::Cluster(command) => matches!(command, cluster::Command::Remove(..)),
+            // When disks run full is when somebody wants a backup.
+            Self::Cluster(command) => matches!(command, cluster::Command::Remove(..) | cluster::Command::Backup),
             Self::Declare(_) => false,
         }
     }

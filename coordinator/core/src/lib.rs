@@ -5,6 +5,7 @@
 
 pub mod alert;
 pub mod audit;
+pub mod backup;
 pub mod ca;
 pub mod checkpoint;
 pub mod cluster;

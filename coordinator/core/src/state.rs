@@ -133,7 +133,7 @@ impl State {
     fn command(&mut self, index: u64, entry: &Entry) -> Result<Consequence, Rejected> {
         let at = entry.at;
         match &entry.command {
-            Command::Cluster(command) => Ok(Consequence::Cluster(self.cluster.apply(at, command)?)),
+            Command::Cluster(command) => self.cluster(at, command),
             Command::Node(command) => self.node(at, command),
             Command::Token(command) => self.token(at, command),
             Command::User(command) => Ok(Consequence::User(self.users.apply(at, command)?)),
@@ -142,6 +142,15 @@ impl State {
             Command::Declare(command) => self.declare(index, at, command),
             Command::Ca(command) => Ok(Consequence::Ca(self.ca.apply(index, at, command, &self.nodes)?)),
         }
+    }
+
+    /// A cluster that is restored, and its tokens that count no more, are one entry.
+    fn cluster(&mut self, at: Timestamp, command: &cluster::Command) -> Result<Consequence, Rejected> {
+        let consequence = self.cluster.apply(at, command)?;
+        if let cluster::Consequence::Restored(_) = &consequence {
+            self.tokens.void(at);
+        }
+        Ok(Consequence::Cluster(consequence))
     }
 
     /// What fired on a node that was removed is over within the same entry.

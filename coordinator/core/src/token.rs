@@ -237,6 +237,15 @@ impl Tokens {
         if is_in { Ok(()) } else { token.use_up(at, Role::Replica) }
     }
 
+    /// No token that was made before counts any more: after a restore nobody knows who used which.
+    pub(crate) fn void(&mut self, at: Timestamp) {
+        let open: Vec<TokenId> =
+            self.0.iter().filter(|(_, token)| token.revoked_at.is_none()).map(|(id, _)| id.clone()).collect();
+        for id in open {
+            self.revoke(at, &id).map_or((), drop);
+        }
+    }
+
     fn revoke(&mut self, at: Timestamp, id: &TokenId) -> Result<Consequence, Rejected> {
         let token = self.0.get_mut(id).ok_or(Rejected::Unknown)?;
         token.revoked_at.get_or_insert(at);

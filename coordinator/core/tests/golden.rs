@@ -16,7 +16,7 @@ use mainstay_common::{Timestamp, identity::HumanRole, state::Severity};
 use mainstay_core::{
     Actor, Command, Entry, Fence, Founding, KeyFingerprint, Origin, State,
     alert::{self, AlertId, Change, End, Episode, Event, Known, Pend, RuleId, Space, Turn, Where},
-    ca, cluster, codec, declare, node, notify, token, user,
+    backup, ca, cluster, codec, declare, node, notify, token, user,
 };
 
 const NOON: Timestamp = Timestamp(1_767_268_800_000);
@@ -91,6 +91,42 @@ fn a_replica_that_joined_reads_as_it_was_written() {
 }
 
 #[test]
+fn a_restored_cluster_and_a_backup_read_as_they_were_written() {
+    let mut state = state();
+    for command in [cluster::Command::Backup, cluster::Command::Restore(restore())] {
+        let command = Command::Cluster(command);
+        let entry = Entry {
+            at: NOON,
+            actor: Actor::Root,
+            from: Origin::Socket,
+            request: None,
+            command,
+            asked: None,
+            through: None,
+        };
+        state.apply(200, &entry).unwrap();
+    }
+    assert!(state.tokens.iter().all(|(_, token)| token.revoked_at.is_some()), "no token of before counts");
+    for name in ["cluster", "replicas", "tokens"] {
+        let section = state.sections().find(|section| section.name == name).unwrap();
+        let bytes: Vec<u8> = section.pieces.flatten().collect();
+        assert_eq!(golden(&format!("section-{name}-restored.hex"), &bytes), bytes, "{name} is written otherwise now");
+    }
+    let head = backup::Head {
+        cluster: parse("c1"),
+        name: "prod".into(),
+        generation: 2,
+        index: 200,
+        term: 3,
+        taken_at: NOON,
+        opener: backup::Secret([8; 32]),
+    };
+    let content: Vec<u8> = backup::frames(&head, &state).flatten().collect();
+    assert_eq!(golden("backup.hex", &content), content, "a backup is written otherwise now");
+    assert_eq!(backup::read(&content), Ok((head, state)));
+}
+
+#[test]
 fn an_entry_of_a_newer_version_is_told_apart_from_garbage() {
     let (_, entry) = entries().remove(0);
     let mut bytes = codec::encode(&entry);
@@ -140,6 +176,8 @@ fn entries() -> Vec<(&'static str, Entry)> {
         ("-peers", Actor::Replica(parse("r1")), Command::Cluster(advertise())),
         ("", Actor::Root, Command::Cluster(cluster::Command::Remove(parse("r2")))),
         ("", Actor::Token(parse("t2")), Command::Token(token::Command::Join(join("t2", 4)))),
+        ("", Actor::Human(parse("anna"), HumanRole::Admin), Command::Cluster(cluster::Command::Backup)),
+        ("", Actor::Root, Command::Cluster(cluster::Command::Restore(restore()))),
         ("-replica", Actor::Root, Command::Token(token::Command::Create(parse("t2"), a_replicas_token()))),
     ];
     entries.extend(about_alerts().into_iter().map(|(name, command)| (name, Actor::Leader, Command::Alert(command))));
@@ -248,6 +286,15 @@ fn join(token: &str, key: u8) -> token::Join {
 fn advertise() -> cluster::Command {
     let (peers, key) = (Some("10.0.0.1:7444".into()), Some(KeyFingerprint([4; 32])));
     cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into(), peers, key)
+}
+
+fn restore() -> cluster::Restore {
+    cluster::Restore {
+        generation: 2,
+        address: "10.0.0.1:7443".into(),
+        peer_address: "10.0.0.1:7444".into(),
+        key: KeyFingerprint([6; 32]),
+    }
 }
 
 fn redeem() -> token::Redeem {

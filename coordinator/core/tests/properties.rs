@@ -288,6 +288,11 @@ fn command() -> impl Strategy<Value = Command> {
         Command::Declare(declare::Declare { changes, expecting: if expecting > 20 { 0 } else { expecting } })
     });
     let address = prop_oneof![Just("h:1".to_owned()), Just("nowhere".to_owned())];
+    let restore = |(generation, address): (u64, String)| {
+        let (peer_address, key) = ("h:2".into(), KeyFingerprint([9; 32]));
+        cluster::Command::Restore(cluster::Restore { generation, address, peer_address, key })
+    };
+    let about_restores = prop_oneof![Just(cluster::Command::Backup), (0u64..4, address.clone()).prop_map(restore)];
     prop_oneof![
         2 => create,
         4 => redeem,
@@ -298,6 +303,7 @@ fn command() -> impl Strategy<Value = Command> {
         8 => about_alerts.prop_map(Command::Alert),
         4 => about_messages.prop_map(Command::Notify),
         2 => declaring,
+        1 => about_restores.prop_map(Command::Cluster),
         1 => address.prop_map(|address| Command::Cluster(cluster::Command::Advertise("r1".parse().unwrap(), address, None, None))),
     ]
 }
