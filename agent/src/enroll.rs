@@ -83,6 +83,9 @@ pub async fn enroll(config: &EnrollConfig) -> Result<Enrolment, Failure> {
     let key = pending_key(folder.path())?;
     let answer = redeem(config, &token, &node, folder.path()).await?;
     let enrolment = check(&answer, &node, &key, &config.coordinator)?;
+    // What this node heard stays true, also when it is enrolled anew.
+    let heard = before.filter(|before| before.cluster_id == enrolment.cluster_id).map(|before| before.generation);
+    let enrolment = Enrolment { generation: heard.unwrap_or(enrolment.generation), ..enrolment };
     keep(folder.path(), &answer, &key, &enrolment)?;
     Ok(enrolment)
 }
@@ -322,6 +325,7 @@ fn check(answer: &pb::RedeemResponse, node: &NodeId, key: &KeyPair, coordinator:
         node: node.clone(),
         coordinator: coordinator.to_owned(),
         addresses,
+        generation: identity::first_generation(),
     })
 }
 

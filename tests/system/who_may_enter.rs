@@ -51,6 +51,7 @@ mainstay.v1.Admin/Declare                                 -      -     -      - 
 mainstay.v1.Admin/RotateCa                                -      -     -      -        yes   -
 mainstay.v1.Admin/RemoveReplica                           -      -     -      -        yes   -
 mainstay.v1.Admin/TransferLeadership                      -      -     -      -        yes   -
+mainstay.v1.Admin/Backup                                   -      -     -      -        yes   -
 mainstay.v1.Replica/Announce                              -      -     -      -        -     yes
 mainstay.v1.Replica/Talk                                  -      -     -      -        -     yes
 mainstay.v1.Replica/FetchCheckpoint                       -      -     -      -        -     yes

@@ -31,6 +31,19 @@ pub struct Enrolment {
     pub coordinator: String,
     /// Every replica's address as the coordinator told it last.
     pub addresses: Vec<String>,
+    /// The highest generation that a replica was of: a disaster restore begins a new one.
+    #[serde(default = "first_generation", skip_serializing_if = "is_first_generation")]
+    pub generation: u64,
+}
+
+/// What every cluster begins with, and a coordinator that knows of no generations is of.
+pub(crate) fn first_generation() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_first_generation(generation: &u64) -> bool {
+    *generation <= 1
 }
 
 /// Reads one file of the data directory; `None` where there is none.

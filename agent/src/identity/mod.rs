@@ -25,8 +25,8 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use crate::clock::Floor;
 
 pub use files::{CA_FILE, CERTIFICATE_FILE, ENROLMENT_FILE, Enrolment, KEY_FILE, is_address};
+pub(crate) use files::{first_generation, read, write, write_enrolment};
 use files::{half_written, not_enrolled};
-pub(crate) use files::{read, write, write_enrolment};
 pub use held::{Held, key_sha256};
 
 /// More addresses than any coordinator has replicas.
@@ -217,6 +217,36 @@ impl Identity {
         let path = self.folder.join(CERTIFICATE_FILE);
         replace(&path, certificate.as_bytes(), 0o644).map_err(|error| format!("{}: {error}", path.display()))?;
         self.held.send_replace(held);
+        Ok(())
+    }
+
+    /// Hears of which generation a replica is, and keeps the highest, on disk too: whoever is of a lower one was left
+    /// behind when the cluster was restored, and would lead this node back to it.
+    ///
+    /// # Errors
+    /// Why nothing more of what that replica says may be believed.
+    pub fn hear_generation(&self, told: u64) -> Result<(), String> {
+        let told = told.max(first_generation());
+        let mut before = told;
+        let risen = self.enrolment.send_if_modified(|enrolment| {
+            before = enrolment.generation;
+            enrolment.generation = before.max(told);
+            told > before
+        });
+        if told < before {
+            return Err(format!(
+                "it is of generation {told}, and this cluster was restored as generation {before}: that replica must be \
+                 emptied, and join anew"
+            ));
+        }
+        if risen {
+            tracing::warn!(generation = told, "the cluster was restored: replicas of before count no more");
+            // Versions of roots start again with it.
+            self.wish.send_replace(Wish::default());
+            if let Err(failure) = write_enrolment(&self.folder, &self.enrolment.borrow()) {
+                tracing::warn!(what = failure.what, why = failure.why, "the generation is forgotten at the next start");
+            }
+        }
         Ok(())
     }
 

@@ -41,6 +41,7 @@ pub(super) async fn come_back(identity: &Identity, address: &str, refused: &Held
     let answer = timeout(ANSWER, EnrolClient::new(channel).reenrol(request)).await;
     let answer = answer.map_err(|_| NoWayBack::Because("no answer".into()))?.map_err(|status| no_way(&status))?;
     let answer = answer.into_inner();
+    identity.hear_generation(answer.generation).map_err(because)?;
     // The roots first: cut short in between, the old certificate brings the node back once more.
     identity.keep_roots(&answer.ca).and_then(|()| identity.renew(&answer.certificate)).map_err(because)?;
     identity.learn(&answer.addresses);

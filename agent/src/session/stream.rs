@@ -108,6 +108,9 @@ pub(super) async fn speak(voice: &Voice, address: &str, retry: &mut Retry, last_
     let Some(pb::Instruction { instruction: Some(Instruction::Welcome(welcome)) }) = first else {
         return Ended::Because("it did not begin with a welcome".into());
     };
+    if let Err(left_behind) = identity.hear_generation(welcome.generation) {
+        return Ended::Because(left_behind);
+    }
     welcomed(voice, address, &welcome);
     retry.stood(Duration::from_millis(welcome.spread_ms));
     last_reason.clear();
@@ -185,6 +188,9 @@ impl Speaking<'_> {
                         reporter.set(wish.reports);
                     }
                     Ok(Some(pb::Instruction { instruction: Some(Instruction::Welcome(welcome)) })) => {
+                        if let Err(left_behind) = self.voice.identity.hear_generation(welcome.generation) {
+                            return Ended::Because(left_behind);
+                        }
                         self.voice.identity.learn(&welcome.addresses);
                     }
                     Ok(Some(pb::Instruction { instruction: Some(Instruction::Trust(trust)) })) => {

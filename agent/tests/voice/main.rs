@@ -209,6 +209,28 @@ async fn roots_that_a_lagging_replica_tells_change_nothing() {
 }
 
 #[tokio::test]
+async fn a_replica_that_a_restore_left_behind_is_not_listened_to() {
+    let (replica, _serving) = Replica::start(Cluster::new("c1"), WEEK).await;
+    replica.generation.store(2, Ordering::Relaxed);
+    let agent = Agent::start(&replica).await;
+    timeout(SOON, agent.stands.connected()).await.unwrap();
+    let kept = || Identity::load(agent.folder.path()).unwrap().enrolment().generation;
+    assert_eq!(kept(), 2, "a restart knows it");
+    let next = |generation| {
+        replica.generation.store(generation, Ordering::Relaxed);
+        replica.cut_sessions();
+    };
+    next(1);
+    // It asks again and again, and believes nothing.
+    wait(&mut replica.hellos.subscribe(), |hellos| *hellos == 3).await;
+    assert!(agent.stands.replicas().values().all(|stands| !stands));
+    assert!(agent.identity.hear_generation(0).unwrap_err().contains("restored as generation 2"));
+    next(3);
+    timeout(SOON, agent.stands.connected()).await.unwrap();
+    assert_eq!(kept(), 3);
+}
+
+#[tokio::test]
 async fn running_ends_soon_after_it_is_told() {
     let (replica, _serving) = Replica::start(Cluster::new("c1"), WEEK).await;
     let folder = TempDir::new().unwrap();

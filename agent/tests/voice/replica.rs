@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -118,6 +118,8 @@ pub(crate) struct Replica {
     pub lose: Arc<AtomicUsize>,
     /// Refuses sessions: the node was removed.
     pub removed: Arc<AtomicBool>,
+    /// The generation it says it is of.
+    pub generation: Arc<AtomicU64>,
     pub redeemed: Arc<Mutex<Vec<pb::RedeemRequest>>>,
     pub renewed: Arc<AtomicUsize>,
     pub reenrolled: Arc<Mutex<Vec<pb::ReenrolRequest>>>,
@@ -139,6 +141,7 @@ impl Replica {
             left,
             lose: Arc::default(),
             removed: Arc::default(),
+            generation: Arc::default(),
             redeemed: Arc::default(),
             renewed: Arc::default(),
             reenrolled: Arc::default(),
@@ -217,6 +220,7 @@ impl enrol_server::Enrol for Replica {
             ca: self.cluster.pem.clone(),
             addresses: vec![self.address.to_string()],
             sent_at_ms: 0,
+            generation: self.generation.load(Ordering::Relaxed),
         }))
     }
 }
@@ -251,6 +255,7 @@ impl agent_server::Agent for Replica {
                             sent_at_ms: mainstay_common::process::now().0,
                             addresses: vec![replica.address.to_string()],
                             spread_ms: 20,
+                            generation: replica.generation.load(Ordering::Relaxed),
                         };
                         let _told = say.send(Ok(pb::Instruction { instruction: Some(Say::Welcome(welcome)) })).await;
                         let issuer = tls::spki_sha256(&replica.cluster.der).unwrap().to_vec();

@@ -1,5 +1,6 @@
 //! `mainstay cluster`.
 
+mod backup;
 mod members;
 
 use clap::{Args, Subcommand};
@@ -14,6 +15,7 @@ use crate::{
     output::{Format, json, out, row::rfc3339},
 };
 
+use backup::BackupArgs;
 use members::{RemoveArgs, TransferArgs};
 
 /// The cluster itself.
@@ -27,6 +29,10 @@ pub(crate) enum ClusterVerb {
     Remove(RemoveArgs),
     /// Have another replica lead
     Transfer(TransferArgs),
+    /// Write all of the cluster's state into a file, for when most replicas are lost: mainstay-coordinator restore reads it
+    ///
+    /// The file holds what opens the key of the cluster's CA. WHOEVER HOLDS IT HOLDS THE CLUSTER, unless a recovery key seals it.
+    Backup(BackupArgs),
     /// The CA that everybody's certificates are by
     #[command(subcommand)]
     Ca(CaVerb),
@@ -62,6 +68,7 @@ pub(crate) async fn run(verb: ClusterVerb, global: &Global) -> Result<(), Failur
         ClusterVerb::Add(_) => members::add(global, &mut session).await,
         ClusterVerb::Remove(args) => members::remove(args, &mut session).await,
         ClusterVerb::Transfer(args) => members::transfer(args, &mut session).await,
+        ClusterVerb::Backup(args) => backup::run(args, global, &mut session).await,
         ClusterVerb::Ca(CaVerb::Status) => status(global, &mut session).await,
         ClusterVerb::Ca(CaVerb::Rotate(args)) => rotate(args, global, &mut session).await,
     }?;

@@ -150,7 +150,7 @@ impl Unreadable {
 /// How chunks prove that they are whole.
 enum Proof {
     Open,
-    Sealed(LessSafeKey),
+    Sealed(Box<LessSafeKey>),
 }
 
 impl Proof {
@@ -158,7 +158,7 @@ impl Proof {
         let Some(key) = key else { return Self::Open };
         let extracted = Salt::new(HKDF_SHA256, salt).extract(&key.0);
         let expanded = extracted.expand(&[b"mainstay backup"], &AES_256_GCM).expect("a key is short");
-        Self::Sealed(LessSafeKey::new(UnboundKey::from(expanded)))
+        Self::Sealed(Box::new(LessSafeKey::new(UnboundKey::from(expanded))))
     }
 
     /// Turns content into what is written; the tag.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::peers::{Contact, Contacts};
 
 /// The file's name within the data directory.
-const FILE: &str = "joined.toml";
+pub(crate) const FILE: &str = "joined.toml";
 
 /// The answer to a join, as far as it is needed later.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

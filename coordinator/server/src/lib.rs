@@ -18,6 +18,7 @@ mod log;
 mod peers;
 pub mod raft;
 pub mod receivers;
+mod restore;
 mod run;
 
 pub use config::{Lives, ServeConfig};
@@ -25,6 +26,7 @@ pub use ingest::sample_of;
 pub use init::{InitConfig, init};
 pub use join::{JoinConfig, join};
 pub use log::holds_cluster;
+pub use restore::{Remains, RestoreConfig, RestoreFrom, Restored, look, restore};
 pub use run::{Started, run};
 
 /// The program's version.

@@ -1,13 +1,16 @@
-//! `mainstay-coordinator`: init, join, run, admin.
+//! `mainstay-coordinator`: init, join, run, restore, admin.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use mainstay_common::{
-    Failure,
+    Failure, Timestamp,
     process::{config, data_dir, log, shutdown},
 };
-use mainstay_coordinator::{InitConfig, JoinConfig, admin_socket, config::RunArgs, init, join, run};
+use mainstay_coordinator::{
+    InitConfig, JoinConfig, Remains, RestoreConfig, RestoreFrom, Restored, admin_socket, config::RunArgs, init, join,
+    look, restore, run,
+};
 use tokio::sync::oneshot;
 
 /// Mainstay's coordinator: one replica of it
@@ -32,6 +35,11 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// After the majority of the replicas is lost for good: go on with one, as a new generation
+    ///
+    /// Where replicas are left, restore on the one that has the most: run `restore --in-place --dry-run` on each, and take
+    /// the highest last term, and of equal ones the highest last index. Where none is left, take a backup: --from FILE.
+    Restore(RestoreArgs),
     /// Make a fresh administrator's context; for root on this machine, while the replica runs
     Admin {
         /// The running replica's data directory
@@ -78,6 +86,37 @@ struct JoinArgs {
     peer_advertise: Option<String>,
 }
 
+#[derive(Args)]
+struct RestoreArgs {
+    /// An empty directory; with --in-place the surviving replica's own
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// The file that `mainstay cluster backup` made
+    #[arg(long, value_name = "FILE", required_unless_present = "in_place", conflicts_with = "in_place")]
+    from: Option<PathBuf>,
+    /// The file with the key that the backup is sealed with
+    #[arg(long, value_name = "FILE", requires = "from")]
+    recovery_key_file: Option<PathBuf>,
+    /// Go on from what is left in --data-dir; what is there is kept aside
+    #[arg(long)]
+    in_place: bool,
+    /// What agents and operators dial [default with --in-place: as before]
+    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["in_place", "dry_run"])]
+    advertise: Option<String>,
+    /// What other replicas will dial [default: the next port]
+    #[arg(long, value_name = "HOST:PORT")]
+    peer_advertise: Option<String>,
+    /// At least this generation: where the cluster was restored already since the backup was taken
+    #[arg(long, value_name = "N")]
+    generation: Option<u64>,
+    /// Say what would be restored, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Even where a majority of the old replicas seems to be alive
+    #[arg(long)]
+    force: bool,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match carry_out(cli.verb) {
@@ -117,6 +156,26 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
             println!("next            mainstay-coordinator run --data-dir {}", config.data_dir.display());
             Ok(())
         }
+        Verb::Restore(args) => {
+            let from = match args.from {
+                Some(path) => RestoreFrom::File { path, recovery_key: args.recovery_key_file },
+                None => RestoreFrom::InPlace,
+            };
+            let config = RestoreConfig {
+                data_dir: args.data_dir,
+                from,
+                advertise: args.advertise,
+                peer_advertise: args.peer_advertise,
+                generation: args.generation,
+                force: args.force,
+            };
+            if args.dry_run {
+                print!("{}", remains(&look(&config)?));
+            } else {
+                print!("{}", restored(&restore(&config)?, &config));
+            }
+            Ok(())
+        }
         Verb::Run { args, config } => serve(args, config),
         Verb::Admin { data_dir, out } => runtime()?.block_on(async {
             let context = admin_socket::request(&data_dir).await?;
@@ -125,6 +184,58 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
             Ok(())
         }),
     }
+}
+
+/// What there is, so that replicas can be compared.
+fn remains(of: &Remains) -> String {
+    let until = of.until_ms.map_or_else(|| "in its checkpoint, long ago".into(), |until| Timestamp(until).to_string());
+    let replicas: Vec<String> = of.replicas.iter().map(|(id, address)| format!("{id} at {address}")).collect();
+    format!(
+        "cluster         {}, generation {}\nlast term       {}\nlast index      {}    (of several replicas the one with the \
+         highest term has the most, of equal terms the one with the highest index)\nlast decision   {until}\nreplicas        \
+         {}\n",
+        of.cluster,
+        of.generation,
+        of.last_term,
+        of.last_index,
+        replicas.join(", "),
+    )
+}
+
+/// What was done, what may be missing, and what comes next.
+fn restored(made: &Restored, config: &RestoreConfig) -> String {
+    let Restored { of, generation, replica, address, void_tokens, kept_aside } = made;
+    let (cluster, folder) = (&of.cluster, config.data_dir.display());
+    let until = of.until_ms.map_or_else(|| "its last entry".into(), |until| Timestamp(until).to_string());
+    let aside = kept_aside.as_ref().map_or_else(String::new, |aside| format!("kept aside      {}\n", aside.display()));
+    let is_known = of.replicas.iter().any(|(_, known)| known == address);
+    let known: Vec<&str> = of.replicas.iter().map(|(_, address)| address.as_str()).collect();
+    let agents = if is_known {
+        "agents and contexts come back by themselves".to_owned()
+    } else {
+        format!(
+            "agents and contexts know {}: let one of these lead here (a name, an address that moves), or enroll the \
+             agents again",
+            known.join(", ")
+        )
+    };
+    format!(
+        "cluster {cluster} restored as generation {generation}: replica {replica} at {address} is all of it\n{}{aside}\
+         join tokens     {void_tokens} count no more; make new ones\n\
+         \n\
+         Whatever was decided after {until} may be forgotten:\n\
+         - users who were revoked and nodes that were removed since may come in again: revoke and remove them again\n\
+         - users, nodes and tokens that came since are unknown; such an agent waits, and is not removed: enroll it again\n\
+         - declarations, labels, acknowledgements and steps of a rotation of the CA are as they were\n\
+         - messages that were delivered since may be sent again, with the same Idempotency-Key\n\
+         \n\
+         next            mainstay-coordinator run --data-dir {folder}    (with its --listen, --peer-listen, --http)\n\
+         other replicas  empty their data directories; then mainstay cluster add, and mainstay-coordinator join. One that \
+         is started with what it had is refused\n\
+         agents          {agents}\n\
+         administrator   mainstay-coordinator admin --data-dir {folder} --out FILE makes a context, where none is left\n",
+        remains(of),
+    )
 }
 
 fn serve(args: RunArgs, file: Option<PathBuf>) -> Result<(), Failure> {

@@ -23,6 +23,8 @@ pub(crate) struct ReplicaRow {
     pub(crate) applied_index: Option<u64>,
     pub(crate) lag_entries: Option<u64>,
     pub(crate) healthy: bool,
+    /// Absent where the coordinator knows of none.
+    pub(crate) generation: Option<u64>,
 }
 
 impl From<pb::ReplicaStanding> for ReplicaRow {
@@ -35,6 +37,7 @@ impl From<pb::ReplicaStanding> for ReplicaRow {
             applied_index: row.applied_index,
             lag_entries: row.lag_entries,
             healthy: row.healthy,
+            generation: Some(row.generation).filter(|generation| *generation > 0),
         }
     }
 }
@@ -52,6 +55,7 @@ impl Row for ReplicaRow {
         Column::number("TERM", |row, _| Cell::number(Some(row.term))),
         Column::number("APPLIED", |row, _| Cell::number(row.applied_index)),
         Column::number("LAG", |row, _| Cell::number(row.lag_entries)),
+        Column::number("GENERATION", |row: &Self, _| Cell::number(row.generation)).wide(),
     ];
 
     fn name(&self) -> String {

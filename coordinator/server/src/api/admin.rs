@@ -58,6 +58,15 @@ fn actor<T>(request: &Request<T>) -> Result<UserName, Status> {
 
 #[tonic::async_trait]
 impl pb::admin_server::Admin for AdminService {
+    type BackupStream = super::backup::Pieces;
+
+    async fn backup(&self, request: Request<pb::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let (by, user) = (super::by(&request)?, actor(&request)?);
+        let pieces = super::backup::take(&self.0, by).await?;
+        tracing::warn!(%user, "a backup is taken: whoever holds it holds the cluster");
+        Ok(Response::new(pieces))
+    }
+
     async fn create_token(
         &self,
         request: Request<pb::CreateTokenRequest>,

@@ -50,6 +50,7 @@ pub(super) fn rows(shared: &Shared, state: &State, standing: &Standing) -> Vec<p
             applied_index: applied,
             lag_entries: applied.map(|applied| standing.commit.saturating_sub(applied)),
             healthy: member.and_then(|member| member.alive).unwrap_or(linked),
+            generation: state.cluster.about().generation,
         }
     };
     state.cluster.replicas().map(row).collect()

@@ -67,6 +67,7 @@ impl pb::enrol_server::Enrol for EnrolService {
             ca: self.0.ca.bundle(),
             addresses: self.0.addresses(),
             sent_at_ms: now().0,
+            generation: self.0.log.read().cluster.about().generation,
         }))
     }
 

@@ -44,8 +44,18 @@ pub(crate) fn node_removed(id: &NodeId) -> Status {
 /// The first line of the refusal that ends a replica: gRPC code `PermissionDenied` and this message.
 pub(crate) const REPLICA_REMOVED: &str = "replica removed";
 
-/// A replica that was removed: it ends.
-pub(crate) fn replica_removed(id: &ReplicaId) -> Status {
+/// A replica that was removed, or that a disaster restore left out: it ends.
+pub(crate) fn replica_removed(id: &ReplicaId, state: &State) -> Status {
+    let replica = state.cluster.replica(id);
+    if replica.is_none_or(|replica| replica.left_out_of.is_some()) {
+        let about = state.cluster.about();
+        return status(
+            Code::PermissionDenied,
+            REPLICA_REMOVED,
+            format!("cluster {} was restored as generation {}, without {id}", about.name, about.generation),
+            "empty its data directory; then mainstay cluster add, and mainstay-coordinator join",
+        );
+    }
     status(
         Code::PermissionDenied,
         REPLICA_REMOVED,
@@ -382,6 +392,9 @@ pub(crate) fn refused(rejected: &Rejected, state: &State) -> Status {
         Rejected::Cluster(cluster::Rejected::Address(_)) => {
             refuse(Code::InvalidArgument, "others must be able to dial it", "--advertise 10.0.0.11:7443")
         }
+        Rejected::Cluster(cluster::Rejected::Generation(..) | cluster::Rejected::Blank) => {
+            refuse(Code::FailedPrecondition, "a restore begins a new generation", "mainstay-coordinator restore")
+        }
         Rejected::Cluster(cluster::Rejected::Taken(id, _)) => refuse(
             Code::AlreadyExists,
             "each replica has addresses of its own",
@@ -463,6 +476,13 @@ pub(crate) fn unsigned(error: &Unsigned) -> Status {
             "on the coordinator's machine: put that file back from a copy, and start the coordinator again",
         ),
     }
+}
+
+/// A backup without what opens the CA's key would restore nobody's way in.
+pub(crate) fn no_backup(error: &Unsigned) -> Status {
+    let try_next = "put that file back on this replica's machine; or take the backup when another replica leads: mainstay \
+                    cluster transfer";
+    status(Code::FailedPrecondition, "no backup was made", error.to_string(), try_next)
 }
 
 /// A certificate shown to come back with, which is none of this cluster's.

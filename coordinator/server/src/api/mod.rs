@@ -1,6 +1,7 @@
 //! One file per gRPC service: convert, one call, convert. Who may call was decided at the gate.
 
 mod admin;
+mod backup;
 pub(crate) mod ca;
 mod cluster;
 mod convert;

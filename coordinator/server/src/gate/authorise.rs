@@ -89,7 +89,7 @@ pub(super) fn standing(subject: &Subject, key: KeyFingerprint, sight: Sight<'_>)
             // not be told of the others. A leader knows everybody: nobody is given a certificate before that.
             cluster::Standing::Later if !leads => Ok(Caller::Replica(id.clone(), key)),
             cluster::Standing::Removed if decides(members, id, key, state) => Ok(Caller::Replica(id.clone(), key)),
-            cluster::Standing::Removed => Err((Refusal::Removed, failure::replica_removed(id))),
+            cluster::Standing::Removed => Err((Refusal::Removed, failure::replica_removed(id, state))),
             cluster::Standing::OtherKey => Err((Refusal::OtherKey, failure::other_replica_key(id))),
             cluster::Standing::Later | cluster::Standing::Unknown => {
                 Err((Refusal::Unknown, failure::replica_unknown_here(id)))

@@ -135,6 +135,12 @@ impl Authority {
         Ok(ca)
     }
 
+    /// What opens the CA's keys, when it does.
+    pub(crate) fn opener(&self) -> Result<[u8; 32], Unsigned> {
+        self.issuing()?;
+        self.opener.as_ref().map(Opener::bits).map_err(|why| Unsigned::Closed(why.clone()))
+    }
+
     fn open(&self, root: &Root) -> Result<Ca, Unsigned> {
         let opener = self.opener.as_ref().map_err(|why| Unsigned::Closed(why.clone()))?;
         let sealed = root.sealed.as_ref().ok_or_else(|| Unsigned::Ca("its key was given up".into()))?;

@@ -91,7 +91,17 @@ impl Opener {
         Self { key, path: dir.file(OPENER_FILE) }.write()
     }
 
-    /// Its bits, for a replica that joined.
+    /// The one that a backup holds, written into the data directory (0600).
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn given(dir: &DataDir, key: [u8; 32]) -> Result<Self, Failure> {
+        let opener = Self { key, path: dir.file(OPENER_FILE) };
+        opener.write()?;
+        Ok(opener)
+    }
+
+    /// Its bits, for a replica that joined and for a backup.
     pub(crate) fn bits(&self) -> [u8; 32] {
         self.key
     }

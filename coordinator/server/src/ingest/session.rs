@@ -265,6 +265,7 @@ impl Session {
             sent_at_ms: now().0,
             addresses,
             spread_ms: u64::try_from(self.shared.view.sessions.spread().as_millis()).unwrap_or(u64::MAX),
+            generation: self.shared.log.read().cluster.about().generation,
         }
     }
 

@@ -8,26 +8,26 @@ pub(crate) use follow::line;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use mainstay_common::{
-    ExitCode, Failure, ReplicaId,
+    ExitCode, Failure, ReplicaId, Timestamp,
     process::{self, data_dir::DataDir},
 };
-use mainstay_core::{Actor, Command, Consequence, Entry, Origin, Rejected, State, cluster};
+use mainstay_core::{Actor, Command, Consequence, Entry, Origin, Rejected, State, audit::Record, cluster};
 use tokio::{
     sync::{RwLock, watch},
     time::timeout,
 };
 
 use crate::{
-    audit::{Scribe, Trail, Written},
+    audit::{Line, Scribe, Trail, Written},
     identity::OPENER_FILE,
     raft::{
-        self, End, Observer, Peers, Running, Settings,
+        self, End, Observer, Peers, Position, Running, Settings,
         store::{CreateError, Identity, disk::Folder},
     },
 };
 
 /// The log's folder within the data directory.
-const FOLDER: &str = "log";
+pub(crate) const FOLDER: &str = "log";
 /// The file that says that there is a log, whole.
 const IDENTITY: &str = "identity";
 
@@ -248,6 +248,54 @@ pub(crate) fn join(dir: &DataDir, identity: Identity) -> Result<(), Failure> {
     })
 }
 
+/// Makes the log of a cluster that goes on as `replica` alone: its first checkpoint stands at `at`.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn found_at(dir: &DataDir, state: &State, replica: &ReplicaId, at: Position) -> Result<(), Failure> {
+    let folder = dir.file(FOLDER);
+    let about = state.cluster.about();
+    let replica = cluster::number(replica).unwrap_or(0);
+    let identity = Identity { cluster: about.id.clone(), generation: about.generation, replica };
+    let disk = Folder::at(&folder).map_err(|error| process::data_dir::unusable(&folder, &error))?;
+    raft::found_at(disk, identity, &Settings::default(), state, at).map_err(|error| {
+        let try_next = "make room, and run restore again; nothing was changed";
+        Failure::new(ExitCode::Failed, format!("no log was made in {}", folder.display()), error.to_string(), try_next)
+    })
+}
+
+/// All that a log holds, whether or not anybody knows that it is committed.
+pub(crate) struct Whole {
+    pub(crate) state: State,
+    pub(crate) identity: Identity,
+    /// The last entry.
+    pub(crate) last: Position,
+    /// When the last command that is still in the log was proposed.
+    pub(crate) until: Option<Timestamp>,
+    /// The audit's lines from the one that was wanted on.
+    pub(crate) lines: Vec<Line>,
+}
+
+/// Reads all that the log of this data directory holds, and changes nothing.
+///
+/// # Errors
+/// Three lines on what is wrong with it.
+pub(crate) fn read_whole(dir: &DataDir, wanted: u64) -> Result<Whole, Failure> {
+    refuse_missing(dir.path())?;
+    let folder = dir.file(FOLDER);
+    let disk = Folder::at(&folder).map_err(|error| process::data_dir::unusable(&folder, &error))?;
+    let (mut until, mut lines) = (None, Vec::new());
+    let seen = |at: Position, entry: &Entry, outcome: &Result<Consequence, Rejected>| {
+        until = until.max(Some(entry.at));
+        if at.index >= wanted {
+            lines.push(line(at.term, Record::of(at.index, entry, outcome)));
+        }
+    };
+    let whole = raft::read_whole(&disk, State::blank(), seen);
+    let raft::Whole { state, identity, last } = whole.map_err(|error| error.failure(&folder.display().to_string()))?;
+    Ok(Whole { state, identity, last, until, lines })
+}
+
 /// Whose log this data directory holds.
 ///
 /// # Errors
@@ -261,7 +309,7 @@ pub(crate) fn identity(dir: &DataDir) -> Result<Identity, Failure> {
 /// Whether a data directory holds a cluster that was made whole.
 #[must_use]
 pub fn holds_cluster(data_dir: &Path) -> bool {
-    data_dir.join(FOLDER).join(IDENTITY).exists()
+    data_dir.join(FOLDER).join(IDENTITY).exists() || crate::restore::is_interrupted(data_dir)
 }
 
 /// Tells an empty directory from a half-made one and from others' directories.
@@ -269,6 +317,9 @@ pub fn holds_cluster(data_dir: &Path) -> bool {
 /// # Errors
 /// What it is, and what to do.
 pub(crate) fn refuse_missing(dir: &Path) -> Result<(), Failure> {
+    if crate::restore::is_interrupted(dir) {
+        return Err(crate::restore::interrupted(dir));
+    }
     if holds_cluster(dir) {
         return Ok(());
     }

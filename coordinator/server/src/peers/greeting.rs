@@ -23,7 +23,7 @@ pub(super) enum Unwelcome {
     Cluster { theirs: String, ours: String },
     /// One of them slept through a disaster restore.
     #[error(
-        "it is of generation {theirs}, this one of {ours}: the cluster was restored in between. The older one has to join anew"
+        "it is of generation {theirs}, this one of {ours}: the cluster was restored in between. The older one has to join anew, with an empty data directory: mainstay cluster add"
     )]
     Generation { theirs: u64, ours: u64 },
     /// Its certificate says something else.

@@ -66,8 +66,8 @@ pub(super) async fn keep(network: &Arc<Network>, peer: u64, contact: &Contact, q
 /// One connection, from its dial to its end; why it ended.
 async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, stood: &mut Option<Instant>) -> String {
     let Some(log) = network.log.get() else { return "there is no log yet".into() };
-    let channel = match connect(network, peer, contact).await {
-        Ok(channel) => channel,
+    let (channel, other) = match reach(network, peer, contact).await {
+        Ok(reached) => reached,
         Err(why) => return why,
     };
     let Some(stands) = log.shown().await else { return "this replica is ending".into() };
@@ -81,9 +81,13 @@ async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, st
         Ok::<_, Status>((answers, first))
     };
     let (mut answers, first) = match timeout(ANSWER, opening).await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(status)) => return refused(network, &status),
-        Err(_) => return "no greeting came".into(),
+        Ok(Ok(opened)) if other.is_none() => opened,
+        // Whoever answers there instead may say why: a restored cluster left this replica out.
+        Ok(Err(status)) => {
+            let why = refused(network, &status);
+            return other.unwrap_or(why);
+        }
+        Ok(Ok(_)) | Err(_) => return other.unwrap_or_else(|| "no greeting came".into()),
     };
     let greeted = match greeting::check(&network.own, first, &cluster::numbered(peer)) {
         Ok(greeted) => greeted,
@@ -127,6 +131,14 @@ async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, st
 
 /// A connection to that replica and nobody else.
 pub(crate) async fn connect(network: &Network, peer: u64, contact: &Contact) -> Result<Channel, String> {
+    match reach(network, peer, contact).await? {
+        (channel, None) => Ok(channel),
+        (_, Some(other)) => Err(other),
+    }
+}
+
+/// A connection to whichever replica of this cluster answers there; and, where it is not that one, who it is.
+async fn reach(network: &Network, peer: u64, contact: &Contact) -> Result<(Channel, Option<String>), String> {
     let own = &network.own;
     let name = server_name(&own.identity.cluster);
     let stream = dial(&contact.address, &name, own.tls.load_full(), ANSWER).await.map_err(|error| error.to_string())?;
@@ -134,14 +146,13 @@ pub(crate) async fn connect(network: &Network, peer: u64, contact: &Contact) -> 
     let shown = shown.ok_or("it shows no certificate")?;
     let shown = Certificate::from_der(shown).map_err(|error| error.to_string())?;
     let id = cluster::numbered(peer);
-    if shown.identity.subject != Subject::Replica(id.clone()) {
-        return Err(format!("{} answers there, not {id}", shown.identity.subject));
-    }
-    if contact.key.is_some_and(|key| key != KeyFingerprint(shown.spki_sha256)) {
+    let is_it = shown.identity.subject == Subject::Replica(id.clone());
+    let other = (!is_it).then(|| format!("{} answers there, not {id}", shown.identity.subject));
+    if is_it && contact.key.is_some_and(|key| key != KeyFingerprint(shown.spki_sha256)) {
         return Err(format!("{id} answers there with another key than the one it joined with"));
     }
     let channel = timeout(ANSWER, peer_channel(stream)).await.map_err(|_| "no answer".to_owned())?;
-    channel.map_err(|error| error.to_string())
+    channel.map(|channel| (channel, other)).map_err(|error| error.to_string())
 }
 
 /// Asks that peer to note where this replica is dialled.

@@ -149,7 +149,7 @@ async fn listen(
                 let state = Arc::clone(&state.borrow_and_update());
                 match state.cluster.standing(id, key) {
                     cluster::Standing::Removed if gate::decides(&log.members().borrow(), id, key, &state) => {}
-                    cluster::Standing::Removed => return Err(failure::replica_removed(id)),
+                    cluster::Standing::Removed => return Err(failure::replica_removed(id, &state)),
                     cluster::Standing::OtherKey => return Err(failure::other_replica_key(id)),
                     cluster::Standing::Member | cluster::Standing::Later | cluster::Standing::Unknown => {}
                 }

@@ -28,7 +28,7 @@ pub use self::{
     driver::{Change, ChangeRefused, LogWentBack, MemberRole, Role, Shown, Status},
     machine::{Keep, Machine, Observer, Undecodable},
     peers::{Alone, Peers},
-    start::{StartError, found, join, start, start_member},
+    start::{StartError, Whole, found, found_at, join, read_whole, start, start_member},
     store::{ConfState, DiskFile, Position},
     visits::{Unadmitted, Visit},
 };

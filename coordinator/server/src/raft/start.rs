@@ -16,8 +16,8 @@ use super::{
     keeping::Keeping,
     runner::{Outlets, Parts, Runner},
     store::{
-        Checkpoint, CheckpointReader, CreateError, Disk, DiskFile, Entry, EntryKind, Identity, OpenError, Position,
-        Recovered, Store,
+        self, Checkpoint, CheckpointReader, CreateError, Disk, DiskFile, Entry, EntryKind, Identity, OpenError,
+        Position, Recovered, Store,
     },
     visits::Visits,
 };
@@ -96,6 +96,58 @@ pub fn found<D: Disk, M: Machine>(
 ) -> Result<(), CreateError> {
     let first = Checkpoint::bootstrap(identity.replica, state.sections());
     Store::create(disk, identity, settings.store.clone(), &first).map(drop)
+}
+
+/// Makes the log of a replica that goes on alone from a state that was: its first checkpoint stands at `at`, so that
+/// indexes go on where they were.
+///
+/// # Errors
+/// [`CreateError`]; the folder has to be emptied then.
+pub fn found_at<D: Disk, M: Machine>(
+    disk: D,
+    identity: Identity,
+    settings: &Settings,
+    state: &M,
+    at: Position,
+) -> Result<(), CreateError> {
+    let founding = Checkpoint::bootstrap(identity.replica, state.sections());
+    let first = Checkpoint { index: at.index, term: at.term, ..founding };
+    Store::create(disk, identity, settings.store.clone(), &first).map(drop)
+}
+
+/// All that a log holds.
+#[derive(Debug)]
+pub struct Whole<M> {
+    /// The state with every entry in it, also with those that nobody knows to be committed.
+    pub state: M,
+    /// Whose log it is.
+    pub identity: Identity,
+    /// The last entry.
+    pub last: Position,
+}
+
+/// Reads all that a log holds and changes nothing; `seen` is shown every command behind the checkpoint. `blank` is the
+/// state of a replica that joined and has no checkpoint yet.
+///
+/// # Errors
+/// [`StartError`].
+pub fn read_whole<D: Disk, M: Machine>(
+    disk: &D,
+    blank: M,
+    mut seen: impl FnMut(Position, &M::Entry, &M::Outcome),
+) -> Result<Whole<M>, StartError> {
+    let (identity, checkpoint, entries) = store::read_log(disk)?;
+    let state = if checkpoint.index == 0 { Ok(blank) } else { M::from_sections(&checkpoint.sections) };
+    let mut state = state.map_err(|why| StartError::Checkpoint { index: checkpoint.index, why })?;
+    let mut last = checkpoint.position();
+    for entry in entries.into_iter().filter(|entry| entry.index > checkpoint.index) {
+        last = Position { index: entry.index, term: entry.term };
+        if let Some(command) = command::<M>(&entry)? {
+            let outcome = state.apply(last, &command);
+            seen(last, &command, &outcome);
+        }
+    }
+    Ok(Whole { state, identity, last })
 }
 
 /// Makes the log of a replica that joins a cluster: empty, until the leader sends a checkpoint.

@@ -95,7 +95,7 @@ pub use self::{
     identity::Identity,
     log::{Batch, Contradiction, Entry, EntryKind, HardState, Position, Priority},
     record::understand as understand_record,
-    recovery::{Cut, Recovered, identity_of},
+    recovery::{Cut, Recovered, identity_of, read_log},
     room::Room,
     writing::Store,
 };

@@ -107,6 +107,18 @@ pub(super) fn open<D: Disk>(disk: Arc<D>, settings: Settings) -> Result<(Store<D
     Ok((store, Recovered { hard_state, checkpoint, before: tail.base, entries, cut, set_aside }))
 }
 
+/// What a log holds: whose it is, the newest checkpoint that is whole, and every entry that is kept. Nothing is changed.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn read_log<D: Disk>(disk: &D) -> Result<(Identity, Checkpoint, Vec<Entry>), OpenError> {
+    let files = list(disk)?;
+    let identity = read_identity(disk, &files)?;
+    let log = Log::read(disk, &identity, &files)?;
+    let chosen = Chosen::find(disk, &identity, &files, &log)?;
+    Ok((identity, chosen.checkpoint, log.entries))
+}
+
 /// Lengths by name.
 type Files = BTreeMap<String, u64>;
 
