@@ -40,6 +40,8 @@ const MAX_PROBE_BYTES: usize = 4 * 1024;
 /// Largest message from a person.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
+/// How long another replica may take to lead, and the last answers to go.
+const GIVING_WAY: Duration = Duration::from_millis(1_800);
 /// Between the last answers and the end of the connections.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How long parts may take to end: SIGTERM ends the whole within 5 s.
@@ -83,7 +85,9 @@ pub async fn run(
     let (network, fetches) = Network::new(own, joined.contacts());
     let peers: Arc<dyn Peers> = Arc::<Network>::clone(&network);
     let (log, running) = Log::start(&dir, peers)?;
-    let shared_stop = stop.child_token();
+    // Not the caller's: connections and links stand until another replica leads.
+    let shared_stop = CancellationToken::new();
+    let _stops = shared_stop.clone().drop_guard();
     let mut tasks = JoinSet::new();
     let refusals = Arc::new(Refusals::default());
     tasks.spawn(Arc::clone(&network).keep(log.raft().clone(), fetches, shared_stop.clone()));
@@ -221,14 +225,21 @@ pub async fn run(
 
     // Long streams never end by themselves: the server is dropped with them when it is told to stop.
     let served = tokio::select! {
-        served = router.serve_with_incoming(incoming) => served.map_err(|error| {
-            Failure::new(ExitCode::Failed, "the server ended", error.to_string(), "start it again")
-        }),
+        served = router.serve_with_incoming(incoming) => match served {
+            Err(error) => Err(server_ended(error.to_string())),
+            // Connections end with the log, which is about to say why it did.
+            Ok(()) => {
+                let failure = tokio::time::timeout(PATIENCE, ended(&log, &network)).await;
+                Err(failure.unwrap_or_else(|_| server_ended("nobody told it to".into())))
+            }
+        },
         failure = ended(&log, &network) => Err(failure),
         () = async {
             stop.cancelled().await;
             ready::stopping();
-            give_way(&log).await;
+            if tokio::time::timeout(GIVING_WAY, give_way(&log)).await.is_err() {
+                tracing::warn!("no other replica took leadership over in time");
+            }
         } => Ok(()),
     };
     ready::stopping();
@@ -255,6 +266,10 @@ async fn give_way(log: &Log) {
         }
         tokio::time::sleep(LAST_ANSWERS).await;
     }
+}
+
+fn server_ended(why: String) -> Failure {
+    Failure::new(ExitCode::Failed, "the server ended", why, "start it again")
 }
 
 /// What the process has to end with by itself.
