@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     audit::{Line, Scribe, Trail, Written},
+    failpoint,
     identity::OPENER_FILE,
     raft::{
         self, End, Observer, Peers, Position, Running, Settings,
@@ -94,7 +95,11 @@ impl Log {
         let replica = cluster::numbered(identity(dir)?.replica);
         let (scribe, audited) = Scribe::start(trail).map_err(unusable)?;
         let observers: Vec<Box<dyn Observer<State>>> = vec![Box::new(scribe)];
-        let started = raft::start_member(disk, Settings::default(), observers, peers, State::blank());
+        let mut settings = Settings::default();
+        if let Some(entries) = failpoint::checkpoint_entries() {
+            (settings.checkpoint_entries, settings.store.entries_behind) = (entries, entries / 4);
+        }
+        let started = raft::start_member(disk, settings, observers, peers, State::blank());
         let (raft, running) = started.map_err(|error| error.failure(&folder.display().to_string()))?;
         Ok((Self { raft, replica, writes: Arc::default(), audited }, running))
     }

@@ -9,7 +9,7 @@ use crate::{
         ChangeError, End, Machine, ProposeError, ReadError,
         driver::{Answer, ChangeRefused, Effect, Message, Stop, Ticket, Write},
         start,
-        store::{Disk, Entry, Position},
+        store::{Disk, Entry, EntryKind, Position},
     },
 };
 
@@ -28,7 +28,12 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         let (mut outcomes, mut answers, mut leads, mut changed) = (Vec::new(), Vec::new(), Vec::new(), false);
         for effect in effects {
             match effect {
-                Effect::Send(message) => self.send(&message),
+                Effect::Send(message) => {
+                    self.send(&message);
+                    if message.entries.iter().any(|entry| !entry.data.is_empty()) {
+                        failpoint::reach("log-sent");
+                    }
+                }
                 Effect::Write(write) => self.write(write),
                 Effect::NoteCommit(commit) => self.jobs.send(Job::NoteCommit(commit)).unwrap_or(()),
                 Effect::Apply(entry, ticket) => {
@@ -58,6 +63,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                 Effect::Members(members) => {
                     self.peers.members(&members);
                     self.outlets.members.send_replace(members);
+                    failpoint::reach("change-applied");
                 }
                 Effect::Stop(Stop::Removed) => self.end = Some(End::Removed),
                 Effect::Stop(why @ (Stop::LogLost { .. } | Stop::Contradiction { .. })) => {
@@ -92,6 +98,12 @@ impl<D: Disk, M: Machine> Runner<D, M> {
     }
 
     fn write(&mut self, write: Write) {
+        for entry in write.entries.iter().filter(|entry| !entry.data.is_empty()) {
+            failpoint::reach(match entry.kind {
+                EntryKind::Normal => "log-appended",
+                EntryKind::Configuration => "change-proposed",
+            });
+        }
         let body = match write.install.map(|at| self.bodies.get(&at.index).cloned()) {
             None => None,
             Some(Some(body)) => Some(body),
@@ -121,6 +133,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         };
         let Some(command) = decoded.as_ref().or(own.as_ref().map(|own| &own.entry)) else { return Ok(None) };
         let at = self.applied;
+        failpoint::reach("log-committed");
         let outcome = self.state.apply(at, command);
         for observer in self.observers.iter_mut().filter(|observer| observer.wanted() <= at.index) {
             observer.applied(at, command, &outcome);

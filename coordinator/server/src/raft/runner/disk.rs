@@ -223,7 +223,10 @@ impl<D: Disk> Desk<'_, D> {
     fn adopt(&mut self, saved: SavedCheckpoint, at: Position, conf_state: ConfState) -> Result<(), WriteError> {
         self.note_commit()?;
         match self.store.adopt(saved) {
-            Ok(()) => (self.tell)(Done::Adopted(at, conf_state)),
+            Ok(()) => {
+                failpoint::reach("checkpoint-adopted");
+                (self.tell)(Done::Adopted(at, conf_state));
+            }
             // One from elsewhere was faster.
             Err(WriteError::Contradiction(why)) => tracing::debug!(%why, "a checkpoint does not count"),
             Err(error) => return Err(error),

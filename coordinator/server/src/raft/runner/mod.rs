@@ -29,6 +29,7 @@ use super::{
     peers::Peers,
     store::{Checkpoint, CheckpointWriter, Disk, Position, Priority, Room, Store},
 };
+use crate::failpoint;
 
 /// What an entry takes in a record besides its data.
 const ENTRY_HEADER: usize = 13;
@@ -252,6 +253,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             self.make_checkpoint(true, false);
             return answer(proposal.answer, Err(ProposeError::NoRoom));
         }
+        failpoint::reach("log-proposed");
         let data = std::mem::take(&mut proposal.data);
         let ticket = self.ticket(Waiting::Proposal(proposal));
         self.driver.feed(Input::Propose(ticket, data));

@@ -10,6 +10,7 @@ use super::{
     place::{PlaceError, place},
     preparation::Reserve,
 };
+use crate::failpoint;
 
 /// Writes checkpoints, from any thread; [`Store::adopt`](super::Store::adopt) makes them count.
 #[derive(Debug)]
@@ -44,13 +45,20 @@ impl<D: Disk> CheckpointWriter<D> {
     /// # Errors
     /// [`WriteError::NoRoom`] where it does not fit even into the ballast's room; [`WriteError::Broken`].
     pub fn write(&self, checkpoint: &Checkpoint) -> Result<SavedCheckpoint, WriteError> {
+        failpoint::reach("checkpoint-begun");
         self.place(&checkpoint::file(checkpoint.index), checkpoint)?;
+        failpoint::reach("checkpoint-renamed");
         Ok(SavedCheckpoint { index: checkpoint.index })
     }
 
     pub(super) fn place(&self, name: &str, checkpoint: &Checkpoint) -> Result<(), WriteError> {
         self.health.check()?;
-        let place = || place(&*self.disk, name, |file| checkpoint.write::<D>(&self.identity, file));
+        let write = |file: &D::File| {
+            checkpoint.write::<D>(&self.identity, file)?;
+            failpoint::reach("checkpoint-written");
+            Ok(())
+        };
+        let place = || place(&*self.disk, name, write);
         let mut placed = place();
         if matches!(placed, Err(PlaceError::NoRoom)) {
             // What it makes superfluous is worth more room than the ballast's.

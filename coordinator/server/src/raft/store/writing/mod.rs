@@ -25,6 +25,7 @@ use super::{
     sector::{self, SECTOR},
     segment::{self, Before},
 };
+use crate::failpoint;
 
 /// The most that an essential batch may take, in bytes, when the disk is full: the reserve is small.
 pub(super) const ESSENTIAL_BYTES: usize = 64 << 10;
@@ -272,7 +273,10 @@ impl<D: Disk> Store<D> {
     /// Whatever goes wrong here is final: nobody can tell which part of it is on the disk.
     fn write_active(&mut self, sectors: &[u8]) -> Result<(), WriteError> {
         let Active { id, file, next, .. } = &mut self.active;
-        let written = file.write_at((*next * SECTOR) as u64, sectors).and_then(|()| file.sync());
+        let written = file.write_at((*next * SECTOR) as u64, sectors).and_then(|()| {
+            failpoint::reach("log-unsynced");
+            file.sync()
+        });
         written.map_err(|error| self.health.fail(&segment::file(*id), &error))?;
         *next += sectors.len() / SECTOR;
         self.left.store((self.active.sectors - self.active.next) * sector::PAYLOAD, Ordering::Relaxed);
