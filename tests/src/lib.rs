@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod daemon;
 pub mod disk_lab;
 pub mod docker_lab;
+pub mod failing_disk;
 pub mod fake_engine;
 pub mod fake_nodes;
 pub mod forger;

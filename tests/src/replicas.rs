@@ -43,9 +43,13 @@ pub struct Member {
 pub struct Replicas {
     members: BTreeMap<String, Member>,
     folder: TempDir,
+    surround: Surround,
     // Fields are dropped in their order: whoever runs on a machine goes before it.
     networks: Option<Networks>,
 }
+
+/// What a replica with that data directory finds in its surroundings.
+pub type Surround = fn(&Path) -> Vec<(&'static str, OsString)>;
 
 impl Replicas {
     /// All on loopback: the first by `init`, the others by `join`; all decide when this returns.
@@ -54,7 +58,16 @@ impl Replicas {
     /// Where any of it fails.
     #[must_use]
     pub fn found(count: usize) -> Self {
-        Self::found_in(None, count)
+        Self::found_in(None, |_| Vec::new(), count)
+    }
+
+    /// The same, each with surroundings of its own.
+    ///
+    /// # Panics
+    /// As [`Self::found`].
+    #[must_use]
+    pub fn found_with(surround: Surround, count: usize) -> Self {
+        Self::found_in(None, surround, count)
     }
 
     /// Each on a machine of its own; the calling thread is on another one.
@@ -63,16 +76,16 @@ impl Replicas {
     /// As [`Self::found`].
     #[must_use]
     pub fn found_apart(count: usize) -> Self {
-        Self::found_in(Some(Networks::enter()), count)
+        Self::found_in(Some(Networks::enter()), |_| Vec::new(), count)
     }
 
-    fn found_in(networks: Option<Networks>, count: usize) -> Self {
+    fn found_in(networks: Option<Networks>, surround: Surround, count: usize) -> Self {
         let folder = tempfile::Builder::new().prefix("mainstay-").tempdir().unwrap_or_else(|e| panic!("{e}"));
-        let mut replicas = Self { members: BTreeMap::new(), folder, networks };
+        let mut replicas = Self { members: BTreeMap::new(), folder, surround, networks };
         let first = replicas.place("first");
         let mut init = Program::Coordinator.command();
         init.arg("init").arg("--data-dir").arg(&first.data).args(["--cluster", "lab", "--advertise", &first.listen]);
-        Outcome::of(init.args(["--peer-advertise", &first.peers])).done();
+        Outcome::of(init.args(["--peer-advertise", &first.peers]).envs(&first.surroundings)).done();
         let context = replicas.context();
         fs::copy(first.data.join("admin.context"), context).unwrap_or_else(|error| panic!("{error}"));
         replicas.members.insert("r1".into(), first);
@@ -87,7 +100,9 @@ impl Replicas {
     fn place(&mut self, name: &str) -> Member {
         let data = self.folder.path().join(name);
         // Each write that a story makes would be a line.
-        let surroundings = BTreeMap::from([("RUST_LOG".into(), "info,mainstay_coordinator::api::admin=warn".into())]);
+        let log = ("RUST_LOG", "info,mainstay_coordinator::api::admin=warn".into());
+        let own = (self.surround)(&data).into_iter().chain([log]);
+        let surroundings = own.map(|(name, value)| (name.into(), value)).collect();
         let Some(networks) = &mut self.networks else {
             let address = || format!("127.0.0.1:{}", free_port());
             let (listen, peers, http) = (address(), address(), address());
@@ -142,6 +157,16 @@ impl Replicas {
         self.ids().iter().for_each(|id| self.machine(id).hears_all());
     }
 
+    /// Waits until a replica ends by itself, and takes it out; its exit code and what it said.
+    ///
+    /// # Panics
+    /// When it does not within `limit`.
+    pub fn ends(&mut self, id: &str, limit: Duration) -> (i32, String) {
+        let mut daemon = self.take(id);
+        let code = daemon.ends(limit);
+        (code, daemon.said())
+    }
+
     /// Every other id.
     #[must_use]
     pub fn others(&self, id: &str) -> Vec<String> {
@@ -165,21 +190,46 @@ impl Replicas {
     /// # Panics
     /// Where any of it fails.
     pub fn add(&mut self) -> String {
+        let id = self.join();
+        self.daemon(&id).is_ready();
+        id
+    }
+
+    /// The same, without waiting until it serves.
+    ///
+    /// # Panics
+    /// Where any of it fails.
+    pub fn join(&mut self) -> String {
         let member = self.place(&format!("joined-{}", free_port()));
         let made = self.mainstay(&["cluster", "add", "-o", "json"]).json();
         let token = self.folder.path().join("replica.token");
         let written = fs::write(&token, made["token"].as_str().unwrap_or_default());
         written.unwrap_or_else(|error| panic!("{error}"));
-        let any = self.members.values().find(|member| member.daemon.is_some());
-        let any = any.unwrap_or_else(|| panic!("nobody to join"));
-        let mut join = Program::Coordinator.command();
-        join.arg("join").arg("--data-dir").arg(&member.data).arg("--token-file").arg(&token);
-        join.args(["--coordinator", &any.listen, "--advertise", &member.listen, "--peer-advertise", &member.peers]);
-        let told = Outcome::of(&mut join).done();
+        let told = self.joins(&member, &token);
         let id = told.split_whitespace().nth(1).unwrap_or_default().to_owned();
         self.members.insert(id.clone(), member);
-        self.start(&id);
+        self.begin(&id);
         id
+    }
+
+    /// `join` by any that runs; where that one dies meanwhile, by the next: the same call again is safe.
+    fn joins(&mut self, member: &Member, token: &Path) -> String {
+        let mut turn = 0;
+        eventually("somebody takes it in", SETTLING, || {
+            let runs = |other: &mut Member| {
+                let runs = other.daemon.as_mut().is_some_and(|daemon| daemon.ended().is_none());
+                runs.then(|| other.listen.clone())
+            };
+            let running: Vec<String> = self.members.values_mut().filter_map(runs).collect();
+            let by = running.get(turn % running.len().max(1)).ok_or("nobody runs")?;
+            turn += 1;
+            let mut join = Program::Coordinator.command();
+            join.arg("join").arg("--data-dir").arg(&member.data).arg("--token-file").arg(token);
+            join.args(["--coordinator", by, "--advertise", &member.listen, "--peer-advertise", &member.peers]);
+            let joined = Outcome::of(join.envs(&member.surroundings));
+            let is_lost = [3, 6].contains(&joined.code);
+            if is_lost { Err(joined.stderr) } else { Ok(joined.done()) }
+        })
     }
 
     /// Starts one that does not run, and waits until it serves.
@@ -251,6 +301,12 @@ impl Replicas {
     #[must_use]
     pub fn take(&mut self, id: &str) -> Daemon {
         self.member(id).daemon.take().unwrap_or_else(|| panic!("{id} does not run"))
+    }
+
+    /// Whether it was started, and not taken out since.
+    #[must_use]
+    pub fn runs(&self, id: &str) -> bool {
+        self.members.get(id).is_some_and(|member| member.daemon.is_some())
     }
 
     /// Every id, also of those that do not run.

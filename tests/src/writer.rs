@@ -156,29 +156,32 @@ impl Writer {
         *took.get(took.len() / 2).unwrap_or_else(|| panic!("nothing was acknowledged"))
     }
 
-    /// Ends, and looks at every replica: what was acknowledged is there, once; what was refused is not; what nobody knows
-    /// is there once or not at all; and everywhere it is the same. What was written, for whoever wants more.
+    /// Ends, and looks at every replica: what was acknowledged is there, decided once; what was refused is not; what
+    /// nobody knows is there once or not at all; and everywhere it is the same. What was written, for whoever wants more.
     ///
     /// # Panics
     /// Where it is otherwise.
-    pub fn check(mut self) -> Ledger {
+    pub fn check(mut self, replicas: &Replicas) -> Ledger {
         self.end();
         let ledger = std::mem::take(&mut *self.ledger());
-        let views: Vec<View> = self.client.addresses.iter().map(|address| self.client.view(address)).collect();
-        for (view, address) in views.iter().zip(&self.client.addresses) {
-            for name in ledger.acknowledged.keys() {
-                assert!(view.users.contains(name), "{address} lost {name}, which was acknowledged");
-                assert_eq!(view.added.get(name), Some(&1), "how often {address} decided {name}");
-            }
-            for name in &ledger.refused {
-                let was = (view.users.contains(name), view.added.get(name));
-                assert_eq!(was, (false, None), "{address} has {name}, which was refused");
-            }
-            for name in &ledger.unknown {
-                let was = (view.users.contains(name), view.added.get(name));
-                assert!(matches!(was, (false, None) | (true, Some(1))), "{address} has {name} so: {was:?}");
-            }
-            assert_eq!(view, &views[0], "{address} and {} differ", self.client.addresses[0]);
+        let views: Vec<View> = replicas.addresses().iter().map(|address| self.client.view(address)).collect();
+        let all = ledger.acknowledged.keys().chain(&ledger.refused).chain(&ledger.unknown);
+        for name in all {
+            // A trail lacks what a checkpoint from elsewhere had already; no two may differ.
+            let decided: BTreeSet<&[u64]> =
+                views.iter().filter_map(|view| view.decided.get(name)).map(Vec::as_slice).collect();
+            let there: BTreeSet<bool> = views.iter().map(|view| view.users.contains(name)).collect();
+            let is_there = there.len() == 1 && there.contains(&true) && decided.len() == 1;
+            let is_not = there.len() == 1 && there.contains(&false) && decided.is_empty();
+            let is_once = decided.iter().all(|indexes| indexes.len() == 1);
+            let (fate, fits) = if ledger.acknowledged.contains_key(name) {
+                ("acknowledged", is_there)
+            } else if ledger.refused.contains(name) {
+                ("refused", is_not)
+            } else {
+                ("unknown", is_not || is_there)
+            };
+            assert!(fits && is_once, "{name} was {fate}: there {there:?}, decided at {decided:?}");
         }
         let Ledger { acknowledged, refused, unknown } = &ledger;
         println!("{} acknowledged, {} refused, {} unknown", acknowledged.len(), refused.len(), unknown.len());
@@ -200,11 +203,11 @@ impl Drop for Writer {
 }
 
 /// What a replica has of the writer's.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct View {
     users: BTreeSet<String>,
-    /// How often each was decided, by the audit trail.
-    added: BTreeMap<String, usize>,
+    /// The entries that decided each, by the audit trail.
+    decided: BTreeMap<String, Vec<u64>>,
 }
 
 impl Client {
@@ -224,11 +227,11 @@ impl Client {
             assert!(!audit.more, "more was written than the trail shows");
             let ours = |name: &String| name.starts_with("w-");
             let users = users.into_inner().rows.into_iter().map(|row| row.name).filter(ours).collect();
-            let mut added = BTreeMap::new();
+            let mut decided: BTreeMap<String, Vec<u64>> = BTreeMap::new();
             for row in audit.rows.into_iter().filter(|row| row.action == "user add" && ours(&row.object)) {
-                *added.entry(row.object).or_default() += 1;
+                decided.entry(row.object).or_default().push(row.index);
             }
-            Ok::<View, String>(View { users, added })
+            Ok::<View, String>(View { users, decided })
         };
         let answer = runtime().block_on(async { timeout(LISTING, asked).await });
         answer.unwrap_or_else(|_| panic!("{address}: no answer")).unwrap_or_else(|why| panic!("{address}: {why}"))

@@ -1,9 +1,15 @@
 //! Clocks that are wrong, and certificates that ran out: errors name both clocks, and what can heal heals by itself.
 
-use std::{process::Command, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use mainstay_tests::{
-    Cluster, Daemon, Outcome,
+    Cluster, Daemon, Outcome, Replicas, Writer,
     machine::{Need, has},
     shell::sh,
 };
@@ -102,6 +108,44 @@ fn a_coordinator_a_day_ahead_or_behind_keeps_its_agents() {
     }
 }
 
+#[test]
+fn clocks_of_replicas_jump_by_a_day_while_somebody_writes() {
+    if !has(&[Need::Tool("faketime")]) {
+        return;
+    }
+    // Certificates are three days old: one from today would not count yet by a clock that is a day behind.
+    let mut replicas = Replicas::found_with(|data| Shift::in_file(data, "-3d"), 3);
+    for id in replicas.ids() {
+        Shift::jump(&replicas.member(&id).data, "+0");
+    }
+    replicas.settle();
+    let writer = Writer::start(&replicas);
+    let leader = replicas.leader();
+    let follower = replicas.others(&leader).remove(0);
+    for id in [&leader, &follower] {
+        let data = replicas.member(id).data.clone();
+        for by in ["+1d", "-1d", "+0"] {
+            Shift::jump(&data, by);
+            // It is noticed by the next heartbeats, if at all.
+            writer.writes(30, SOON);
+            replicas.settle();
+            assert_eq!(replicas.leader(), leader, "{id} by {by}");
+        }
+    }
+    // What a replica dials and is dialled with counts by that clock, too.
+    for id in [&follower, &leader] {
+        let data = replicas.member(id).data.clone();
+        for by in ["+1d", "-1d", "+0"] {
+            Shift::jump(&data, by);
+            replicas.take(id).stop();
+            replicas.start(id);
+            replicas.settle();
+            writer.goes_on(SOON);
+        }
+    }
+    writer.check(&replicas);
+}
+
 /// A clock that is wrong by so much, for one program.
 struct Shift {
     library: String,
@@ -116,5 +160,26 @@ impl Shift {
 
     fn on<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("LD_PRELOAD", &self.library).env("FAKETIME", self.by).env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+
+    /// What a replica with that data directory finds in its surroundings: a clock that can jump.
+    fn in_file(data: &Path, by: &str) -> Vec<(&'static str, OsString)> {
+        Self::jump(data, by);
+        let library = sh("ls /usr/lib/*/faketime/libfaketimeMT.so.1");
+        vec![
+            ("LD_PRELOAD", library.into()),
+            ("FAKETIME_TIMESTAMP_FILE", Self::file(data).into()),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ]
+    }
+
+    fn jump(data: &Path, by: &str) {
+        let unfinished = data.with_extension("clock.tmp");
+        fs::write(&unfinished, by).and_then(|()| fs::rename(&unfinished, Self::file(data))).unwrap();
+    }
+
+    fn file(data: &Path) -> PathBuf {
+        data.with_extension("clock")
     }
 }

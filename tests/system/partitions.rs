@@ -65,7 +65,7 @@ fn a_leader_that_is_cut_off_answers_nothing_it_cannot_know_and_the_others_go_on(
     replicas.settle();
     assert_eq!(leadership(&replicas).0, term, "who comes back disturbs nobody");
     writer.goes_on(SOON);
-    writer.check();
+    writer.check(&replicas);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_follower_that_is_cut_off_or_comes_and_goes_costs_nobody_the_leadership() {
     replicas.settle();
     let now = leadership(&replicas);
     println!("terms meanwhile: {}", now.0 - before.0);
-    writer.check();
+    writer.check(&replicas);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_leader_that_hears_nobody_or_that_nobody_hears_gives_way() {
         assert_eq!(leadership(&replicas), next, "who comes back disturbs nobody");
     }
     writer.goes_on(SOON);
-    writer.check();
+    writer.check(&replicas);
 }
 
 #[test]
@@ -184,5 +184,5 @@ fn followers_and_whole_clusters_are_killed_while_somebody_writes() {
     let took = writer.goes_on_since(began, SOON);
     println!("all killed: the first write {took:?} after the first of them starts");
     replicas.settle();
-    writer.check();
+    writer.check(&replicas);
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mainstay_tests::{
-    Daemon, DiskLab, Outcome, Program, Replicas, WebhookReceiver, eventually, machine::has, wait::holds,
+    Daemon, DiskLab, Outcome, Program, Replicas, WebhookReceiver, Writer, eventually, machine::has, wait::holds,
 };
 
 /// Ids of every token that is known.
@@ -283,4 +283,21 @@ fn every_address_may_change_one_by_one() {
             holds(rows.iter().any(|row| row["name"] == "n1" && row["state"] == "ready"), || format!("{rows:?}"))
         });
     }
+}
+
+#[test]
+fn a_replica_that_was_away_for_long_is_sent_a_checkpoint() {
+    let mut replicas = Replicas::found_with(|_| vec![("MAINSTAY_CHECKPOINT_ENTRIES", "100".into())], 3);
+    let writer = Writer::start(&replicas);
+    let leader = replicas.leader();
+    let follower = replicas.others(&leader).remove(0);
+    replicas.take(&follower).kill();
+    // Whoever leads keeps two checkpoints, and what is behind the older one no more.
+    writer.writes(300, Duration::from_secs(60));
+    replicas.start(&follower);
+    let daemon = replicas.daemon(&follower);
+    daemon.says("a checkpoint from another replica is the state now", Duration::from_secs(30));
+    replicas.settle();
+    writer.goes_on(Duration::from_secs(30));
+    writer.check(&replicas);
 }
