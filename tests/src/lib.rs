@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod program;
 pub mod raw;
 pub mod rclone_lab;
+pub mod register;
 pub mod replicas;
 pub mod shell;
 pub mod siege;

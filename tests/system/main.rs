@@ -14,6 +14,7 @@ mod dev;
 mod disks;
 mod failing_disks;
 mod hostile_engine;
+mod linearizability;
 mod mounts;
 mod partitions;
 mod replicas;
