@@ -7,7 +7,7 @@ use std::{
     env, fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    process::Command,
+    process::{Command, ExitCode},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,6 +18,7 @@ use std::{
 
 use mainstay_tests::{
     Cluster, Daemon, DockerLab, Program, RcloneLab,
+    bars::Bars,
     cgroup::{Group, Groups, processes_naming},
     docker_lab, eventually,
     machine::{Need, free_port, has},
@@ -95,11 +96,13 @@ impl Cost {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
+    let mut bars = Bars::default();
     let needs = [&docker_lab::NEEDS[..], &RcloneLab::NEEDS, &OTHERS].concat();
     if has(&needs) {
-        measure(minutes());
+        measure(minutes(), &mut bars);
     }
+    bars.end()
 }
 
 /// Those whom we are compared with, and who tells the bytes of a connection.
@@ -111,7 +114,7 @@ fn minutes() -> u32 {
     words.next().map_or(5, |word| word.parse().unwrap_or_else(|_| panic!("--minutes {word:?} is no number")))
 }
 
-fn measure(minutes: u32) {
+fn measure(minutes: u32, bars: &mut Bars) {
     let groups = Groups::make("mainstay-footprint");
     let docker = DockerLab::start();
     for number in 0..CONTAINERS {
@@ -156,7 +159,7 @@ fn measure(minutes: u32) {
             );
         }
     }
-    report(&costs, &first);
+    report(&costs, &first, bars);
 }
 
 struct Bench<'a> {
@@ -348,7 +351,7 @@ fn wait(span: Duration) {
     }
 }
 
-fn report(costs: &[(Subject, Cost)], first: &[f64]) {
+fn report(costs: &[(Subject, Cost)], first: &[f64], bars: &mut Bars) {
     let of = |wanted: Subject| costs.iter().find(|(subject, _)| *subject == wanted).map(|(_, cost)| *cost);
     let [nobody, agent, exporter] =
         [Subject::Nobody, Subject::Agent, Subject::NodeExporter].map(|subject| of(subject).unwrap_or_default());
@@ -366,11 +369,7 @@ fn report(costs: &[(Subject, Cost)], first: &[f64]) {
     println!("first sample of mainstay-agent: median {median:.0} ms, worst {worst:.0} ms of {} starts\n", first.len());
     // Noise may make the engine's work with us less than without.
     let ours = agent.cpu_ms() + (agent.engine_ms() - nobody.engine_ms()).max(0.0);
-    ratio("pss_mib", agent.pss_mib(), PSS_MIB);
-    ratio("cpu_ms_per_minute", ours, exporter.cpu_ms() / 2.0 + CPU_FOR_CONTAINERS_MS);
-    ratio("first_sample_ms", worst, FIRST_SAMPLE_MS);
-}
-
-fn ratio(name: &str, value: f64, bar: f64) {
-    println!("ratio {name} {value:.1} bar {bar:.1} {}", if value <= bar { "holds" } else { "missed" });
+    bars.at_most("pss_mib", agent.pss_mib(), PSS_MIB);
+    bars.at_most("cpu_ms_per_minute", ours, exporter.cpu_ms() / 2.0 + CPU_FOR_CONTAINERS_MS);
+    bars.at_most("first_sample_ms", worst, FIRST_SAMPLE_MS);
 }

@@ -1,6 +1,7 @@
 //! What the gate costs: a handshake beside nginx's, an agent that is connected, and 2,000 that come back at once.
 
 use std::{
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +12,9 @@ use std::{
 use mainstay_common::process::random;
 use mainstay_proto::v1 as pb;
 use mainstay_tests::{
-    Cluster, cpu, eventually,
+    Cluster,
+    bars::Bars,
+    cpu, eventually,
     fake_nodes::{FakeNode, enrol, small},
     machine,
     memory::Memory,
@@ -39,7 +42,8 @@ const HANDSHAKE_BAR: f64 = 1.3;
 const RSS_BAR: f64 = 45.0;
 
 #[tokio::main(flavor = "multi_thread")]
-async fn main() {
+async fn main() -> ExitCode {
+    let mut bars = Bars::default();
     machine::raise_descriptors();
     let mut cluster = Cluster::found();
     let begun = Instant::now();
@@ -51,16 +55,13 @@ async fn main() {
     let wanted = |what: &str| only.is_empty() || only.iter().any(|word| word == what);
     if wanted("handshakes") {
         let handshake = handshakes(&mut cluster, &nodes).await;
-        ratio("handshake_cpu", handshake, HANDSHAKE_BAR);
+        bars.at_most("handshake_cpu", handshake, HANDSHAKE_BAR);
     }
     if wanted("agents") {
         let rss = connected(&mut cluster, nodes).await;
-        ratio("rss_kib_per_agent", rss, RSS_BAR);
+        bars.at_most("rss_kib_per_agent", rss, RSS_BAR);
     }
-}
-
-fn ratio(name: &str, value: f64, bar: f64) {
-    println!("ratio {name} {value:.2} bar {bar} {}", if value <= bar { "holds" } else { "missed" });
+    bars.end()
 }
 
 /// CPU for a handshake in times nginx's; the median of rounds that take turns.

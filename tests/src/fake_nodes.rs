@@ -49,10 +49,18 @@ pub struct FakeSession {
 pub async fn enrol(cluster: &Cluster, names: Vec<String>) -> Vec<FakeNode> {
     let uses = names.len().to_string();
     let token: JoinToken = cluster.mainstay(&["token", "create", "--uses", &uses]).done().parse().expect("a token");
+    enrol_at(&cluster.listen, token, names).await
+}
+
+/// The same with that token, at that address.
+///
+/// # Panics
+/// Where one is refused.
+pub async fn enrol_at(address: &str, token: JoinToken, names: Vec<String>) -> Vec<FakeNode> {
     let (token, turns) = (Arc::new(token), Arc::new(Semaphore::new(AT_ONCE)));
     let mut enrolling = JoinSet::new();
     for name in names {
-        let (token, turns, address) = (Arc::clone(&token), Arc::clone(&turns), cluster.listen.clone());
+        let (token, turns, address) = (Arc::clone(&token), Arc::clone(&turns), address.to_owned());
         enrolling.spawn(async move {
             let _turn = turns.acquire_owned().await;
             redeem(&address, &token, name).await

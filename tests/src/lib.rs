@@ -1,5 +1,6 @@
 //! What stories about the whole are told with: real programs, real engines, real mounts, and patience with a deadline.
 
+pub mod bars;
 pub mod ca_key;
 pub mod caller;
 pub mod caretaker;
@@ -7,8 +8,10 @@ pub mod cgroup;
 pub mod cluster;
 pub mod cpu;
 pub mod daemon;
+pub mod device;
 pub mod disk_lab;
 pub mod docker_lab;
+pub mod etcd;
 pub mod failing_disk;
 pub mod fake_engine;
 pub mod fake_nodes;
