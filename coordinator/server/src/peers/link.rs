@@ -34,6 +34,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// After a leader's stream broke its host is asked whether anybody listens there still: not before a process that is
 /// killed has closed all it had.
 const LOOK_AFTER: Duration = Duration::from_millis(5);
+/// Each voter waits so much longer than the one before it: together they would split the votes.
+const LOOK_IN_TURN: Duration = Duration::from_millis(40);
 /// Whoever does not refuse in that time lives, or is not there to refuse.
 const LOOK_LIMIT: Duration = Duration::from_millis(80);
 
@@ -198,8 +200,16 @@ async fn look(network: &Network, peer: u64, contact: &Contact) {
     let answer = timeout(LOOK_LIMIT, TcpStream::connect(&contact.address)).await;
     if matches!(answer, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
         tracing::info!(leader = %cluster::numbered(peer), "the leader's process is gone");
+        let turn = turn(&log.members().borrow().voters, peer, network.own.identity.replica);
+        sleep(LOOK_IN_TURN * turn).await;
         log.leader_gone(peer);
     }
+}
+
+/// Which of the voters that are left this replica is, counted from 0.
+fn turn(voters: &[u64], gone: u64, own: u64) -> u32 {
+    let before = voters.iter().filter(|voter| **voter != gone && **voter < own).count();
+    u32::try_from(before).unwrap_or(u32::MAX)
 }
 
 /// A random byte: links that broke together are not dialled together.
@@ -208,4 +218,17 @@ fn dice() -> u8 {
     // Without dice all wait for the same time.
     getrandom::fill(&mut byte).unwrap_or(());
     byte[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn voters_take_turns_after_a_leader_went() {
+        let turns = |gone| [2, 5, 9].map(|own| turn(&[2, 5, 9], gone, own));
+        assert_eq!(turns(2)[1..], [0, 1]);
+        assert_eq!([turns(5)[0], turns(5)[2]], [0, 1]);
+        assert_eq!(turns(9)[..2], [0, 1]);
+    }
 }

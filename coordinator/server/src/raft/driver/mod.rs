@@ -121,7 +121,8 @@ pub struct Driver {
     /// Since when a peer has been in want of a checkpoint without news of it, by id.
     sending: BTreeMap<u64, u64>,
     joint_since: Option<u64>,
-    hinted: Option<u64>,
+    /// The term whose leader was believed to be gone, and when.
+    hinted: Option<(u64, u64)>,
     effects: Vec<Effect>,
     stopped: bool,
 }

@@ -44,6 +44,10 @@ impl Outstanding {
         self.writes.is_empty()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.writes.len()
+    }
+
     /// True while a checkpoint from elsewhere is not durable: the log before it is gone, and its state is not here yet.
     pub(super) fn is_installing(&self) -> bool {
         self.writes.iter().any(|write| write.install.is_some())

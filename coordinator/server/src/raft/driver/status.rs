@@ -67,6 +67,18 @@ pub struct Status {
 }
 
 impl Driver {
+    /// Writes that the disk was given and is not done with.
+    #[must_use]
+    pub fn writes_under_way(&self) -> usize {
+        self.outstanding.count()
+    }
+
+    /// True where this replica leads, applied or not.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        self.leads()
+    }
+
     /// The term in which this replica leads, whatever is applied.
     #[must_use]
     pub fn leading(&self) -> Option<u64> {

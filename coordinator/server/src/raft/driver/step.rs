@@ -13,7 +13,7 @@ use super::{
 const JOINT_TICKS: u64 = 100;
 /// A peer that wants a checkpoint, and of which nothing was heard for so long, is offered one again: 5 s.
 const SENDING_TICKS: u64 = 100;
-/// A leader that is gone is believed once in so long: 5 s.
+/// That the leader of a term is gone is believed once in so long: 5 s. The next one may go sooner.
 const HINT_TICKS: u64 = 100;
 
 impl Driver {
@@ -144,11 +144,12 @@ impl Driver {
 
     /// The leader's process is gone: votes are asked for at once. A wrong hint changes no term, as PreVote asks first.
     pub(super) fn leader_gone(&mut self, leader: u64) {
-        let may = self.hinted.is_none_or(|at| self.now >= at + HINT_TICKS);
+        let term = self.node.raft.term;
+        let may = self.hinted.is_none_or(|(in_term, at)| in_term != term || self.now >= at + HINT_TICKS);
         // The crate asks itself only at ticks whether this one votes at all.
         let may = may && self.node.raft.promotable() && self.may_campaign();
         if may && self.leader() == Some(leader) && self.node.raft.state == StateRole::Follower {
-            self.hinted = Some(self.now);
+            self.hinted = Some((term, self.now));
             self.node.raft.leader_id = 0;
             self.node.campaign().unwrap_or(());
         }
