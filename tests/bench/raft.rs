@@ -5,7 +5,7 @@
 //! clients of tonic's: 16 to a connection, which is what our gate allows.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::Path,
     process::ExitCode,
     sync::{
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mainstay_common::process::context::Context;
+use mainstay_common::process::{context::Context, tls};
 use mainstay_proto::v1::{self as pb, operator_client::OperatorClient, viewer_client::ViewerClient};
 use mainstay_tests::{
     Replicas,
@@ -158,7 +158,7 @@ impl Ours {
 /// A connection to one member.
 #[derive(Clone, Debug)]
 enum Way {
-    Ours(Channel),
+    Ours(tls::Channel),
     Theirs(Channel),
 }
 
@@ -171,7 +171,7 @@ impl Way {
         let name = name(turn % KEYS);
         match (self, what) {
             (Self::Ours(channel), What::Write) => {
-                let request = pb::LabelNodeRequest { name, set: HashMap::from([("note".into(), value(turn))]) };
+                let request = pb::LabelNodeRequest { name, set: BTreeMap::from([("note".into(), value(turn))]) };
                 OperatorClient::new(channel.clone()).label_node(request).await.map(drop)
             }
             (Self::Ours(channel), What::Read) => {

@@ -10,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mainstay_common::process::context::Context;
+use mainstay_common::process::{context::Context, tls::Channel};
 use mainstay_proto::v1::{self as pb, admin_client::AdminClient, viewer_client::ViewerClient};
 use tokio::{
     task::JoinSet,
     time::{sleep_until, timeout},
 };
-use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
+use tonic::{Request, Status, metadata::MetadataValue};
 
 use crate::{
     Replicas,
