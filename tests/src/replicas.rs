@@ -267,6 +267,52 @@ impl Replicas {
         member.daemon = Some(Daemon::start(id, &mut run));
     }
 
+    /// `restore --in-place` of one that does not run. Where that worked it is known by its new id from then on.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn restore_in_place(&mut self, id: &str, flags: &[&str]) -> Outcome {
+        let mut restore = Program::Coordinator.command();
+        restore.arg("restore").arg("--data-dir").arg(&self.member(id).data).arg("--in-place").args(flags);
+        let told = Outcome::of(&mut restore);
+        if let Some(new) = restored(&told)
+            && let Some(member) = self.members.remove(id)
+        {
+            self.members.insert(new, member);
+        }
+        told
+    }
+
+    /// `restore --from` a backup at the addresses of one that does not run, in a data directory of its own. Where that
+    /// worked the other one is forgotten.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn restore_from(&mut self, file: &Path, instead_of: &str, flags: &[&str]) -> Outcome {
+        let data = self.folder.path().join("restored");
+        let member = self.member(instead_of);
+        let mut restore = Program::Coordinator.command();
+        restore.arg("restore").arg("--data-dir").arg(&data).arg("--from").arg(file).args(flags);
+        restore.args(["--advertise", &member.listen, "--peer-advertise", &member.peers]);
+        let told = Outcome::of(&mut restore);
+        if let Some(new) = restored(&told)
+            && let Some(member) = self.members.remove(instead_of)
+        {
+            self.members.insert(new, Member { data, ..member });
+        }
+        told
+    }
+
+    /// Gives one another place for other replicas: those that know the one of before do not find it.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn hide_from_peers(&mut self, id: &str) -> String {
+        let peers = format!("127.0.0.1:{}", free_port());
+        self.member(id).peers.clone_from(&peers);
+        peers
+    }
+
     /// A replica.
     ///
     /// # Panics
@@ -389,4 +435,11 @@ impl Replicas {
         });
         begun.elapsed()
     }
+}
+
+/// The id that a restore gave.
+fn restored(told: &Outcome) -> Option<String> {
+    let is_done = told.code == 0 && told.stdout.contains("restored as generation");
+    let mut words = told.stdout.split_whitespace().skip_while(|word| *word != "replica");
+    is_done.then(|| words.nth(1).unwrap_or_default().to_owned())
 }

@@ -11,6 +11,7 @@ mod clocks;
 mod containers;
 mod copies;
 mod dev;
+mod disaster;
 mod disks;
 mod failing_disks;
 mod hostile_engine;

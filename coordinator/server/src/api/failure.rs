@@ -370,9 +370,11 @@ pub(crate) fn refused(rejected: &Rejected, state: &State) -> Status {
             "a token admits as many machines as it was made for",
             "mainstay token create",
         ),
-        Rejected::Token(token::Rejected::Revoked(_)) => {
-            refuse(Code::PermissionDenied, "an administrator took it back", "mainstay token create")
-        }
+        Rejected::Token(token::Rejected::Revoked(_)) => refuse(
+            Code::PermissionDenied,
+            "an administrator took it back, or the cluster was restored",
+            "mainstay token create",
+        ),
         Rejected::Token(token::Rejected::Role(_)) => refuse(
             Code::PermissionDenied,
             "a token makes of its holder what it was made for",
