@@ -1,6 +1,11 @@
 //! A network of a story's own: every machine in a namespace, all on one bridge, and links that fail as stories want.
 
-use std::{fs::File, os::fd::AsFd as _, process::Command};
+use std::{
+    fs::File,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -9,8 +14,8 @@ use crate::{caretaker::Caretaker, machine::Need, shell::sh};
 /// What the machine must have.
 pub const NEEDS: [Need; 4] = [Need::Root, Need::Tool("ip"), Need::Tool("nsenter"), Need::Tool("iptables")];
 
-/// Ends whatever runs on these machines, then takes them away; their links go with them.
-const CLEAN: &str = r#"name=$1
+/// Ends whatever runs on these machines, then takes them away; their links go with them, and what they kept.
+const CLEAN: &str = r#"name=$1 folder=$2
 networks() { ls /var/run/netns | grep "^$name[.]"; }
 for round in $(seq 200); do
     found=$(for network in $(networks); do ip netns pids "$network"; done)
@@ -18,7 +23,8 @@ for round in $(seq 200); do
     kill -KILL $found
     sleep 0.05
 done
-for network in $(networks); do ip netns delete "$network"; done"#;
+for network in $(networks); do ip netns delete "$network"; done
+rm -rf "$folder""#;
 
 /// Machines on a bridge. The calling thread, and every program and thread that it starts from now on, is on a machine of
 /// its own there, until this value is dropped.
@@ -28,9 +34,8 @@ pub struct Networks {
     machines: u8,
     /// Where the thread was before.
     outside: File,
-    // Fields are dropped in their order: the folder only lends its name, which nobody else has.
+    folder: PathBuf,
     _caretaker: Caretaker,
-    _folder: tempfile::TempDir,
 }
 
 /// A machine, and its address on the bridge.
@@ -48,9 +53,9 @@ impl Networks {
     /// Where this is not root's machine.
     #[must_use]
     pub fn enter() -> Self {
-        let folder = tempfile::Builder::new().prefix("msn-").tempdir().unwrap_or_else(|error| panic!("{error}"));
-        let name = folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let caretaker = Caretaker::hire(CLEAN, &[&name]);
+        let folder = tempfile::Builder::new().prefix("msn-").tempdir().unwrap_or_else(|error| panic!("{error}")).keep();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let caretaker = Caretaker::hire(CLEAN, &[&name, &folder.to_string_lossy()]);
         let hub = format!("{name}.hub");
         drop(sh(&format!(
             "ip netns add {hub} && ip -n {hub} link set lo up && ip -n {hub} link add br0 type bridge &&
@@ -61,7 +66,13 @@ impl Networks {
         let inside = File::open(format!("/var/run/netns/{hub}")).unwrap_or_else(|error| panic!("{error}"));
         let entered = move_into_link_name_space(inside.as_fd(), Some(LinkNameSpaceType::Network));
         entered.unwrap_or_else(|error| panic!("the bridge's namespace cannot be entered: {error}"));
-        Self { name, machines: 0, outside, _caretaker: caretaker, _folder: folder }
+        Self { name, machines: 0, outside, folder, _caretaker: caretaker }
+    }
+
+    /// A place for what the machines keep, which goes with them, however the story ends.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// One more machine.
@@ -107,6 +118,15 @@ impl Machine {
     /// Where the rule is not taken.
     pub fn hears_no_more(&self, from: &Self) {
         self.filter(&format!("-A INPUT -s {} -j DROP", from.address));
+    }
+
+    /// Of what arrives so many in a hundred packets are lost: whoever sent them notices late, and sends them again.
+    ///
+    /// # Panics
+    /// Where the rule is not taken.
+    pub fn loses(&self, percent: u32) {
+        let probability = f64::from(percent) / 100.0;
+        self.filter(&format!("-A INPUT -m statistic --mode random --probability {probability} -j DROP"));
     }
 
     /// Everything arrives again.
@@ -176,8 +196,10 @@ mod tests {
         assert_eq!([here(&one), here(&other)], [false, true]);
         one.link(true);
         assert_eq!([here(&one), here(&other)], [true, true]);
-        let name = networks.name.clone();
+        let (name, folder) = (networks.name.clone(), networks.folder().to_owned());
+        assert!(folder.exists());
         drop(networks);
+        assert!(!folder.exists());
         assert_eq!(links(), outside, "the thread is back");
         assert_eq!(try_sh(&format!("ls /var/run/netns | grep '^{name}[.]'")).stdout, "");
     }

@@ -79,9 +79,43 @@ impl Replicas {
         Self::found_in(Some(Networks::enter()), |_| Vec::new(), count)
     }
 
+    /// One on loopback, on a data directory that another version left: an archive of it.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn found_on(archive: &Path) -> Self {
+        let mut replicas = Self::none(None, |_| Vec::new());
+        let first = replicas.place("first");
+        let unpacked = fs::create_dir(&first.data).map(|()| {
+            let mut tar = Command::new("tar");
+            tar.arg("-xzf").arg(archive).arg("-C").arg(&first.data);
+            Outcome::of(&mut tar).done()
+        });
+        drop(unpacked.unwrap_or_else(|error| panic!("{error}")));
+        replicas.members.insert("r1".into(), first);
+        replicas.start("r1");
+        // It notes where it is now, and root on its machine is an administrator.
+        eventually("an administrator comes in", SETTLING, || {
+            let (context, data) = (replicas.context(), &replicas.member("r1").data);
+            let mut admin = Program::Coordinator.command();
+            Outcome::of(admin.arg("admin").arg("--data-dir").arg(data).arg("--out").arg(context)).done();
+            let told = replicas.mainstay(&["cluster", "status"]);
+            holds(told.code == 0, || told.stderr)
+        });
+        replicas
+    }
+
+    fn none(networks: Option<Networks>, surround: Surround) -> Self {
+        let mut folder = tempfile::Builder::new();
+        let folder = folder.prefix("mainstay-");
+        let folder = networks.as_ref().map_or_else(|| folder.tempdir(), |there| folder.tempdir_in(there.folder()));
+        let folder = folder.unwrap_or_else(|error| panic!("{error}"));
+        Self { members: BTreeMap::new(), folder, surround, networks }
+    }
+
     fn found_in(networks: Option<Networks>, surround: Surround, count: usize) -> Self {
-        let folder = tempfile::Builder::new().prefix("mainstay-").tempdir().unwrap_or_else(|e| panic!("{e}"));
-        let mut replicas = Self { members: BTreeMap::new(), folder, surround, networks };
+        let mut replicas = Self::none(networks, surround);
         let first = replicas.place("first");
         let mut init = Program::Coordinator.command();
         init.arg("init").arg("--data-dir").arg(&first.data).args(["--cluster", "lab", "--advertise", &first.listen]);

@@ -157,6 +157,31 @@ fn a_leader_that_hears_nobody_or_that_nobody_hears_gives_way() {
 }
 
 #[test]
+fn a_network_that_loses_packets_costs_time_and_no_write() {
+    if !has(&NEEDS) {
+        return;
+    }
+    let replicas = Replicas::found_apart(3);
+    let before = leadership(&replicas);
+    let writer = Writer::start(&replicas);
+    writer.goes_on(SOON);
+    for id in replicas.ids() {
+        replicas.machine(&id).loses(5);
+    }
+    let begun = Instant::now();
+    writer.writes(100, SOON * 2);
+    let (half, terms) = (writer.median_since(begun), leadership(&replicas).0 - before.0);
+    println!(
+        "5 % of all packets lost: 100 writes in {:?}, half of them within {half:?}, {terms} more terms",
+        begun.elapsed()
+    );
+    replicas.heal();
+    replicas.settle();
+    writer.goes_on(SOON);
+    writer.check(&replicas);
+}
+
+#[test]
 fn followers_and_whole_clusters_are_killed_while_somebody_writes() {
     if !has(&NEEDS) {
         return;

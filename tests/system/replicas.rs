@@ -301,3 +301,37 @@ fn a_replica_that_was_away_for_long_is_sent_a_checkpoint() {
     writer.goes_on(Duration::from_secs(30));
     writer.check(&replicas);
 }
+
+#[test]
+fn a_sole_replica_of_a_version_that_knew_no_others_becomes_three() {
+    // Killed with -9 after its administrator had added anna, and declared a receiver and a route.
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/old_data/sole_replica.tar.gz");
+    let mut replicas = Replicas::found_on(archive.as_ref());
+    replicas.add();
+    replicas.add();
+    replicas.settle();
+    let writer = Writer::start(&replicas);
+    let has_all = |replicas: &Replicas, address: &str| {
+        let names = |noun| {
+            let rows = replicas.mainstay(&[noun, "ls", "-o", "json", "--coordinator", address]).rows();
+            rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+        };
+        let (users, receivers) = (names("user"), names("receiver"));
+        assert!(users.contains("anna") && receivers.contains("ops"), "{address}: {users:?} {receivers:?}");
+    };
+    for address in replicas.addresses() {
+        has_all(&replicas, &address);
+    }
+    let first = replicas.member("r1").listen.clone();
+    let audit = replicas.mainstay(&["audit", "--since", "87600h", "-o", "json", "--coordinator", &first]).rows();
+    assert!(audit.iter().any(|row| row["action"] == "declaration apply"), "what was decided before is told: {audit:?}");
+    replicas.take("r1").kill();
+    writer.goes_on(Duration::from_secs(30));
+    for id in ["r2", "r3"] {
+        let address = replicas.member(id).listen.clone();
+        has_all(&replicas, &address);
+    }
+    replicas.start("r1");
+    replicas.settle();
+    writer.check(&replicas);
+}
