@@ -390,14 +390,19 @@ async fn failover(ours: &mut Ours, mut theirs: Option<&mut Etcd>, bars: &mut Bar
             etcd.start(leader);
             etcd.settle().await;
         }
-        let last = took.iter().map(|took| took.last().map_or("-".into(), |took| format!("{took:.0?}")));
+        let last = took.iter().map(|took| took.last().map_or("-".into(), |took| format!("{} ms", took.as_millis())));
         println!("failover {}: mainstay, etcd: {}", trial + 1, last.collect::<Vec<_>>().join(", "));
     }
     let mut medians = Vec::new();
     for (who, took) in ["mainstay", "etcd"].into_iter().zip(&mut took).filter(|(_, took)| !took.is_empty()) {
         took.sort_unstable();
         let (median, worst) = ((took[(took.len() - 1) / 2] + took[took.len() / 2]) / 2, took[took.len() - 1]);
-        println!("{who:8} failover: median {median:.0?}, worst {worst:.0?} of {}", took.len());
+        println!(
+            "{who:8} failover: median {} ms, worst {} ms of {}",
+            median.as_millis(),
+            worst.as_millis(),
+            took.len()
+        );
         medians.push(median.as_secs_f64());
     }
     if let [ours, theirs] = medians[..] {

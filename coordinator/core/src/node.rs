@@ -148,19 +148,18 @@ impl Nodes {
         }
         let node = self.0.get_mut(id).filter(|node| node.key.is_some());
         let node = node.ok_or_else(|| Rejected::Unknown(id.to_string()))?;
-        let mut labels = node.labels.clone();
-        for (key, value) in set {
-            if value.is_empty() {
-                labels.remove(key);
-            } else {
-                labels.insert(key.clone(), value.clone());
-            }
-        }
-        if labels.len() > MAX_LABELS {
+        let kept = node.labels.keys().filter(|key| !set.contains_key(*key)).count();
+        if kept + set.values().filter(|value| !value.is_empty()).count() > MAX_LABELS {
             return Err(Rejected::Labels);
         }
-        node.labels.clone_from(&labels);
-        Ok(Consequence::Labelled(labels))
+        for (key, value) in set {
+            if value.is_empty() {
+                node.labels.remove(key);
+            } else {
+                node.labels.insert(key.clone(), value.clone());
+            }
+        }
+        Ok(Consequence::Labelled(node.labels.clone()))
     }
 
     fn remove(&mut self, id: &NodeId) -> Result<Consequence, Rejected> {

@@ -26,7 +26,8 @@ impl pb::operator_server::Operator for OperatorService {
         let Consequence::Node(node::Consequence::Labelled(labels)) = decided else {
             return Err(Status::internal("a label command labels"));
         };
-        tracing::info!(node = %id, by = %actor, "node labelled");
+        // Programs may do this all day; the audit trail has it.
+        tracing::debug!(node = %id, by = %actor, "node labelled");
         Ok(Response::new(pb::LabelNodeResponse { labels: labels.into_iter().collect() }))
     }
 

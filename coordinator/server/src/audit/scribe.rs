@@ -1,7 +1,7 @@
 //! The trail has a thread of its own: its disk keeps nobody waiting but those who want to read.
 
 use std::{
-    io,
+    io, iter,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread::{self, JoinHandle},
     time::Duration,
@@ -49,17 +49,24 @@ impl Scribe {
         let last = trail.last();
         let life = move || {
             let _ends: Sender<()> = ends;
-            for note in todo {
-                match note {
-                    Note::Line(line) => trail.add(*line),
-                    Note::Keep(answer) => {
-                        let kept = trail.forget(now()).and_then(|()| trail.sync());
-                        // Whoever wanted it may have ended.
-                        answer.send(kept).unwrap_or(());
+            while let Ok(first) = todo.recv() {
+                for note in iter::once(first).chain(todo.try_iter()) {
+                    match note {
+                        Note::Line(line) => trail.add(*line),
+                        Note::Keep(answer) => {
+                            let kept = trail.forget(now()).and_then(|()| trail.sync());
+                            // Whoever wanted it may have ended.
+                            answer.send(kept).unwrap_or(());
+                        }
+                        Note::Written(answer) => {
+                            trail.write();
+                            answer.send(()).unwrap_or(());
+                        }
+                        Note::End => return trail.write(),
                     }
-                    Note::Written(answer) => answer.send(()).unwrap_or(()),
-                    Note::End => return,
                 }
+                // What came at once is one write.
+                trail.write();
             }
         };
         let thread = thread::Builder::new().name("audit".into()).spawn(life)?;

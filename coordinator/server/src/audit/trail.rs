@@ -21,6 +21,8 @@ use super::{
 pub(crate) const FOLDER: &str = "audit";
 /// A file as large as this is followed by another.
 const FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// Lines that are written together at most.
+const LINES: usize = 1_024;
 /// How long lines are kept.
 pub(crate) const KEPT: Duration = Duration::from_secs(400 * 86_400);
 
@@ -31,7 +33,7 @@ pub(crate) struct Trail {
     file: Option<(File, u64)>,
     last: u64,
     chain: String,
-    /// Lines that could not be written yet: the disk is full. As many as the log takes on a full disk.
+    /// Lines that are not written yet; where the disk is full, as many as the log takes then.
     owed: VecDeque<Line>,
     is_failing: bool,
 }
@@ -79,12 +81,18 @@ impl Trail {
         self.owed.back().map_or(self.last, |line| line.index)
     }
 
-    /// Adds a line; one that is there already changes nothing. Where it cannot be written it is owed, and tried again
-    /// with the next.
+    /// Adds a line, which [`Trail::write`] writes; one that is there already changes nothing.
     pub(crate) fn add(&mut self, line: Line) {
         if line.index > self.last() {
             self.owed.push_back(line);
         }
+        if self.owed.len() >= LINES {
+            self.write();
+        }
+    }
+
+    /// Writes what was added, at once. What cannot be written is owed, and tried again with the next.
+    pub(crate) fn write(&mut self) {
         match self.pay() {
             Ok(()) if self.is_failing => {
                 self.is_failing = false;
@@ -130,11 +138,19 @@ impl Trail {
     }
 
     fn pay(&mut self) -> io::Result<()> {
-        while let Some(line) = self.owed.front() {
-            let line = line.clone().chained(&self.chain);
-            let mut text = serde_json::to_vec(&line).map_err(io::Error::other)?;
-            text.push(b'\n');
-            let file = self.room(line.index)?;
+        while let Some(first) = self.owed.front().map(|line| line.index) {
+            let left = FILE_BYTES - self.room(first)?.1;
+            let (mut text, mut last, mut chain, mut lines) = (Vec::new(), self.last, self.chain.clone(), 0);
+            for line in self.owed.iter().take(LINES) {
+                if text.len() as u64 >= left {
+                    break;
+                }
+                let line = line.clone().chained(&chain);
+                serde_json::to_writer(&mut text, &line).map_err(io::Error::other)?;
+                text.push(b'\n');
+                (last, chain, lines) = (line.index, line.chain, lines + 1);
+            }
+            let file = self.room(first)?;
             let before = file.1;
             if let Err(error) = file.0.write_all(&text) {
                 // Half a line must not stand before the next one.
@@ -142,9 +158,8 @@ impl Trail {
                 return Err(error);
             }
             file.1 += text.len() as u64;
-            self.last = line.index;
-            self.chain = line.chain;
-            self.owed.pop_front();
+            (self.last, self.chain) = (last, chain);
+            self.owed.drain(..lines);
         }
         Ok(())
     }
@@ -195,6 +210,7 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut trail = Trail::open(folder.path()).unwrap();
         (1..=5).for_each(|index| trail.add(line(index)));
+        trail.write();
         drop(trail);
         let path = files(&folder.path().join(FOLDER)).unwrap()[0].1.clone();
         let text = fs::read(&path).unwrap();
@@ -213,6 +229,7 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut trail = Trail::open(folder.path()).unwrap();
         (1..=5).for_each(|index| trail.add(line(index)));
+        trail.write();
         let path = files(&folder.path().join(FOLDER)).unwrap()[0].1.clone();
         let text = fs::read_to_string(&path).unwrap();
         assert!(is_chained(text.as_bytes()));
@@ -227,6 +244,7 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut trail = Trail::open(folder.path()).unwrap();
         trail.add(line(1));
+        trail.write();
         // Like a full disk: the next file cannot be made.
         trail.file = None;
         fs::rename(folder.path().join(FOLDER), folder.path().join("away")).unwrap();
@@ -246,6 +264,7 @@ pub(super) mod tests {
             let mut trail = Trail::open(folder.path()).unwrap();
             trail.file = None;
             trail.add(line(index));
+            trail.write();
         }
         let trail = Trail::open(folder.path()).unwrap();
         trail.forget(Timestamp(2_500).plus(KEPT)).unwrap();
@@ -261,6 +280,7 @@ pub(super) mod tests {
             let mut trail = Trail::open(folder.path()).unwrap();
             trail.file = None;
             (first..first + 3).for_each(|index| trail.add(line(index)));
+            trail.write();
         }
         assert_eq!(indexes(folder.path(), &Wanted { actor: "admin/*".into(), ..all() }), [2, 4, 6]);
         assert_eq!(indexes(folder.path(), &Wanted { since: Timestamp(3_000), ..all() }), [3, 4, 5, 6]);

@@ -2,13 +2,13 @@
 
 use std::{
     io,
-    sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use super::{
     Keep, Machine, Position, Settings,
+    mail::Sender,
     runner::Message,
     store::{Checkpoint, CheckpointWriter, ConfState, Disk, SavedCheckpoint, WriteError},
 };
@@ -21,7 +21,7 @@ pub(super) struct Keeping<M: Machine> {
     every_entries: u64,
     every_bytes: u64,
     retry_interval: Duration,
-    inbox: mpsc::Sender<Message<M>>,
+    inbox: Sender<Message<M>>,
     /// Since the last checkpoint was begun, or failed.
     entries: u64,
     bytes: u64,
@@ -45,7 +45,7 @@ enum Unmade {
 }
 
 /// Tells the log's thread that a checkpoint is done, however that came.
-struct Done<M: Machine>(mpsc::Sender<Message<M>>);
+struct Done<M: Machine>(Sender<Message<M>>);
 
 impl<M: Machine> Drop for Done<M> {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ impl<M: Machine> Drop for Keeping<M> {
 }
 
 impl<M: Machine> Keeping<M> {
-    pub(super) fn new(settings: &Settings, inbox: mpsc::Sender<Message<M>>, entries: u64, bytes: u64) -> Self {
+    pub(super) fn new(settings: &Settings, inbox: Sender<Message<M>>, entries: u64, bytes: u64) -> Self {
         Self {
             every_entries: settings.checkpoint_entries,
             every_bytes: settings.checkpoint_bytes,

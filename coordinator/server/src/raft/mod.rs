@@ -7,6 +7,7 @@
 pub mod driver;
 mod keeping;
 mod machine;
+mod mail;
 mod peers;
 mod runner;
 mod start;
@@ -15,12 +16,7 @@ pub mod store;
 mod tests;
 mod visits;
 
-use std::{
-    fmt, io,
-    sync::{Arc, mpsc},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{fmt, io, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -33,7 +29,8 @@ pub use self::{
     visits::{Unadmitted, Visit},
 };
 use self::{
-    runner::{Message, Proposal},
+    mail::Sender,
+    runner::{Inlet, Message, Proposal, Put},
     start::Bodies,
     visits::Visits,
 };
@@ -143,7 +140,8 @@ pub enum End {
 pub struct Log<M: Machine>(Arc<Shared<M>>);
 
 struct Shared<M: Machine> {
-    inbox: mpsc::Sender<Message<M>>,
+    inbox: Sender<Message<M>>,
+    proposals: Inlet<M>,
     room: Arc<Semaphore>,
     entry_limit_bytes: usize,
     state: watch::Receiver<Arc<M>>,
@@ -175,8 +173,10 @@ impl<M: Machine> Log<M> {
         let (answer, outcome) = oneshot::channel();
         let is_essential = M::is_essential(&entry);
         let proposal = Proposal { entry, data, is_essential, answer, _place: place };
-        if shared.inbox.send(Message::Propose(proposal)).is_err() {
-            return Err(self.why_ended().await);
+        match shared.proposals.put(proposal) {
+            Ok(Put::First) => self.tell(Message::Proposals),
+            Ok(Put::Behind) => {}
+            Err(_) => return Err(self.why_ended().await),
         }
         match outcome.await {
             Ok(outcome) => outcome,
@@ -383,7 +383,7 @@ impl<M: Machine> fmt::Debug for Log<M> {
 /// The log's thread. When this is dropped the thread has ended, its files are closed, and all that waited is answered.
 #[derive(Debug)]
 pub struct Running<M: Machine> {
-    inbox: mpsc::Sender<Message<M>>,
+    inbox: Sender<Message<M>>,
     end: watch::Receiver<Option<End>>,
     thread: Option<JoinHandle<()>>,
 }

@@ -3,7 +3,7 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread,
 };
 
@@ -14,7 +14,8 @@ use super::{
     Alone, End, Log, Machine, Observer, Peers, Running, Settings, Shared, Undecodable,
     driver::{Config, Driver, Effect, Kept},
     keeping::Keeping,
-    runner::{Outlets, Parts, Runner},
+    mail,
+    runner::{Inlet, Outlets, Parts, Runner},
     store::{
         self, Checkpoint, CheckpointReader, CreateError, Disk, DiskFile, Entry, EntryKind, Identity, OpenError,
         Position, Recovered, Store,
@@ -232,7 +233,8 @@ fn run<D: Disk, M: Machine>(
     let mut driver = driver(&store, &settings, recovered)?;
     let replayed = replay(&mut driver, state, &mut observers)?;
     let Replayed { state, applied, entries, bytes } = replayed;
-    let (inbox, messages) = mpsc::channel();
+    let (inbox, messages) = mail::channel();
+    let (inlet, proposals) = Inlet::new();
     let (state_out, state_in) = watch::channel(Arc::new(state.clone()));
     let (applied_out, applied_in) = watch::channel(applied);
     let (leader_out, leader_in) = watch::channel(None);
@@ -242,6 +244,7 @@ fn run<D: Disk, M: Machine>(
     settings.entry_limit_bytes = settings.entry_limit_bytes.min(store.batch_limit_bytes() - 13);
     let shared = Shared {
         inbox: inbox.clone(),
+        proposals: inlet,
         room: Arc::new(Semaphore::new(settings.waiting)),
         entry_limit_bytes: settings.entry_limit_bytes,
         state: state_in,
@@ -274,6 +277,7 @@ fn run<D: Disk, M: Machine>(
         peers,
         inbox: inbox.clone(),
         messages,
+        proposals,
         outlets,
     };
     let runner = Runner::new(parts).map_err(StartError::Thread)?;

@@ -190,6 +190,30 @@ async fn what_waits_becomes_durable_with_one_sync() {
     assert_eq!(log.read().0, (0..=7).collect::<Vec<_>>());
 }
 
+#[tokio::test]
+async fn who_follows_the_state_is_woken_now_and_then_and_misses_nothing() {
+    let (log, _running) = started(&founded(1));
+    let mut followed = log.watch();
+    let writing = async {
+        for number in 0..500 {
+            log.propose(ToyEntry::Add(number)).await.unwrap().unwrap();
+            assert_eq!(log.read().0.len() as u64, number + 1, "who reads sees it at once");
+        }
+    };
+    let following = async {
+        let mut wakes = 0_u128;
+        while followed.borrow_and_update().0.len() < 500 {
+            followed.changed().await.unwrap();
+            wakes += 1;
+        }
+        wakes
+    };
+    let begun = Instant::now();
+    let both = async { tokio::join!(writing, following).1 };
+    let wakes = tokio::time::timeout(Duration::from_secs(60), both).await.expect("the last change is told of");
+    assert!(wakes <= begun.elapsed().as_millis() / 10 + 2, "{wakes} wakes in {:?}", begun.elapsed());
+}
+
 #[test]
 fn acknowledged_is_there_after_a_crash_at_any_step() {
     let (mut crashed, mut kept_unacknowledged) = (0, 0);

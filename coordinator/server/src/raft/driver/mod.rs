@@ -334,7 +334,8 @@ fn raft_config(config: &Config, checkpoint: Position) -> RaftConfig {
         check_quorum: true,
         pre_vote: true,
         read_only_option: ReadOnlyOption::Safe,
-        skip_bcast_commit: false,
+        // What is committed goes with the next entries or heartbeat: as many messages again would tell it at once.
+        skip_bcast_commit: true,
         batch_append: true,
         max_uncommitted_size: 64 << 20,
         max_committed_size_per_ready: 1 << 20,

@@ -41,6 +41,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
     pub(super) fn checkpoint_done(&mut self) {
         match self.keeping.finish() {
             Ok(Some((saved, at, conf_state))) => {
+                self.note_commit();
                 self.jobs.send(Job::Adopt(saved, at, conf_state)).unwrap_or(());
             }
             Ok(None) => {}

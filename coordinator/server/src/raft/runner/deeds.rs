@@ -1,8 +1,8 @@
 //! The driver's effects become deeds.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use super::{Job, Runner, Waiting, answer, message::Proposal};
+use super::{Job, Runner, WAKE_EVERY, Waiting, answer, message::Proposal};
 use crate::{
     failpoint,
     raft::{
@@ -35,7 +35,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                     }
                 }
                 Effect::Write(write) => self.write(write),
-                Effect::NoteCommit(commit) => self.jobs.send(Job::NoteCommit(commit)).unwrap_or(()),
+                Effect::NoteCommit(commit) => self.noted = commit,
                 Effect::Apply(entry, ticket) => {
                     changed = true;
                     match self.apply(entry, ticket) {
@@ -74,8 +74,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         }
         if changed {
             // Shown before it is answered: who was answered sees it.
-            self.outlets.state.send_replace(Arc::new(self.state.clone()));
-            self.outlets.applied.send_replace(self.applied);
+            self.show();
         }
         for term in leads {
             match term {
@@ -88,6 +87,36 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             answer(proposal.answer, Ok(outcome));
         });
         answers.into_iter().for_each(|(ticket, answer)| self.answer(ticket, answer));
+    }
+
+    fn show(&mut self) {
+        let mut state = Arc::new(self.state.clone());
+        self.outlets.state.send_if_modified(|shown| {
+            std::mem::swap(shown, &mut state);
+            false
+        });
+        // Rows that only the one before had go without readers waiting for it.
+        drop(state);
+        self.outlets.applied.send_replace(self.applied);
+        self.owes_wake = true;
+        let now = Instant::now();
+        if now >= self.woken + WAKE_EVERY {
+            self.wake(now);
+        }
+    }
+
+    /// Those who follow the state.
+    pub(super) fn wake(&mut self, now: Instant) {
+        (self.woken, self.owes_wake) = (now, false);
+        self.outlets.state.send_modify(|_| ());
+    }
+
+    /// It goes with the next job: for its own sake nobody has to wake the disk's thread.
+    pub(super) fn note_commit(&mut self) {
+        let commit = std::mem::take(&mut self.noted);
+        if commit > 0 {
+            self.jobs.send(Job::NoteCommit(commit)).unwrap_or(());
+        }
     }
 
     fn send(&self, message: &Message) {
@@ -112,6 +141,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                 return;
             }
         };
+        self.note_commit();
         self.jobs.send(Job::Write(write, body)).unwrap_or(());
     }
 

@@ -2,10 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, mpsc::RecvTimeoutError},
     time::Duration,
 };
 
@@ -15,6 +12,7 @@ use crate::{
     raft::{
         Position,
         driver::{Write, in_records},
+        mail::Receiver,
         store::{Batch, Checkpoint, ConfState, Disk, Entry, HardState, Priority, SavedCheckpoint, Store, WriteError},
     },
 };
@@ -131,7 +129,7 @@ impl<D: Disk> Desk<'_, D> {
                     Job::LookForRoom => self.store.look_for_room(),
                     Job::End => self.ends = true,
                 }
-                job = self.waiting.pop_front().or_else(|| self.jobs.try_recv().ok());
+                job = self.waiting.pop_front().or_else(|| self.jobs.try_recv());
             }
             self.write(merged)?;
             self.note_commit()?;
@@ -143,7 +141,7 @@ impl<D: Disk> Desk<'_, D> {
     }
 
     fn next(&mut self) -> Option<Job> {
-        self.waiting.pop_front().or_else(|| self.jobs.recv().ok())
+        self.waiting.pop_front().or_else(|| self.jobs.recv())
     }
 
     /// As few records as it takes. The term goes with the first of them: no entry is there without its term.
@@ -256,10 +254,13 @@ mod tests {
     use std::{sync::mpsc, thread};
 
     use super::*;
-    use crate::raft::store::{
-        EntryKind,
-        disk::faulty::FaultyDisk,
-        sample::{entry, first, identity, settings},
+    use crate::raft::{
+        mail,
+        store::{
+            EntryKind,
+            disk::faulty::FaultyDisk,
+            sample::{entry, first, identity, settings},
+        },
     };
 
     const DEADLINE: Duration = Duration::from_secs(30);
@@ -285,7 +286,7 @@ mod tests {
     fn what_waits_for_room_is_not_told_as_durable_before_it_is() {
         for ends in [false, true] {
             let disk = FaultyDisk::new(1);
-            let (jobs, todo) = mpsc::channel();
+            let (jobs, todo) = mail::channel();
             let (tell, told) = mpsc::channel();
             let store = Store::create(disk.clone(), identity(), settings(), &first()).unwrap();
             store.look_for_room();

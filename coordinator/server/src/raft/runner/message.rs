@@ -13,7 +13,8 @@ use crate::raft::{
 
 /// What the thread is told.
 pub(in crate::raft) enum Message<M: Machine> {
-    Propose(Proposal<M>),
+    /// There are some in the inlet.
+    Proposals,
     Read(oneshot::Sender<Result<Arc<M>, ReadError>>),
     Change(Change, oneshot::Sender<Result<(), ChangeError>>),
     /// Whether it would be made.

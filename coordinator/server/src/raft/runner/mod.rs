@@ -3,29 +3,31 @@
 mod checkpoints;
 mod deeds;
 mod disk;
+mod inlet;
 mod message;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
-    },
+    sync::{Arc, mpsc::RecvTimeoutError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
-pub(super) use self::message::{Message, Outlets, Proposal};
 use self::{
     disk::{Done, Job},
     message::Waiting,
+};
+pub(super) use self::{
+    inlet::{Inlet, Outlet, Put},
+    message::{Message, Outlets, Proposal},
 };
 use super::{
     ChangeError, End, Machine, Observer, ProposeError, ReadError, Settings,
     driver::{Driver, Input, Role, Stop, TICK, Ticket},
     keeping::Keeping,
+    mail::{self, Receiver, Sender},
     peers::Peers,
     store::{Checkpoint, CheckpointWriter, Disk, Position, Priority, Room, Store},
 };
@@ -37,6 +39,12 @@ const ENTRY_HEADER: usize = 13;
 const ESSENTIAL_BYTES: usize = 32 << 10;
 /// The most messages that are taken in before a turn.
 const GATHER: usize = 4096;
+/// A leader takes no more proposals while so many writes are under way: one is being done, the next one waits. What comes
+/// meanwhile goes to followers and disks as one batch.
+const PIPELINE: usize = 2;
+/// Whoever follows the state is woken this often at most: a busy leader changes it a thousand times a second, and every
+/// change would wake every session. What is read is always the newest.
+const WAKE_EVERY: Duration = Duration::from_millis(10);
 /// How long an end waits for another leader and for what is being written.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 /// How long it then waits for whoever uses the disk: a disk that hangs must not keep the process.
@@ -54,6 +62,7 @@ pub(super) struct Parts<D: Disk, M: Machine> {
     pub(super) peers: Arc<dyn Peers>,
     pub(super) inbox: Sender<Message<M>>,
     pub(super) messages: Receiver<Message<M>>,
+    pub(super) proposals: Outlet<M>,
     pub(super) outlets: Outlets<M>,
 }
 
@@ -65,7 +74,15 @@ pub(super) struct Runner<D: Disk, M: Machine> {
     keeping: Keeping<M>,
     peers: Arc<dyn Peers>,
     messages: Receiver<Message<M>>,
+    proposals: Outlet<M>,
+    /// There are some that were not taken yet.
+    is_nudged: bool,
     outlets: Outlets<M>,
+    /// When the state's followers were woken last, and whether they do not know of a change since.
+    woken: Instant,
+    owes_wake: bool,
+    /// How far entries are committed, where the disk's thread was not told yet; 0 where it was.
+    noted: u64,
     checkpoints: CheckpointWriter<D>,
     room: Room<D>,
     jobs: Sender<Job>,
@@ -84,9 +101,9 @@ pub(super) struct Runner<D: Disk, M: Machine> {
 impl<D: Disk, M: Machine> Runner<D, M> {
     /// Starts the disk's thread.
     pub(super) fn new(parts: Parts<D, M>) -> std::io::Result<Self> {
-        let Parts { driver, store, state, applied, observers, keeping, settings, peers, inbox, messages, outlets } =
-            parts;
-        let (jobs, todo) = mpsc::channel();
+        let Parts { driver, store, state, applied, observers, keeping, settings, peers, inbox, messages, .. } = parts;
+        let (proposals, outlets) = (parts.proposals, parts.outlets);
+        let (jobs, todo) = mail::channel();
         let (checkpoints, room) = (store.checkpoint_writer(), store.room());
         // With the log's thread gone nobody waits for it.
         let tell = move |done| inbox.send(Message::Disk(done)).unwrap_or(());
@@ -100,7 +117,12 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             keeping,
             peers,
             messages,
+            proposals,
+            is_nudged: false,
             outlets,
+            woken: Instant::now(),
+            owes_wake: false,
+            noted: 0,
             checkpoints,
             room,
             jobs,
@@ -119,13 +141,17 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         self.driver.campaign_if_sole();
         let mut next_tick = Instant::now() + TICK;
         let end = loop {
-            self.gather(next_tick);
+            self.gather(if self.owes_wake { next_tick.min(self.woken + WAKE_EVERY) } else { next_tick });
             let now = Instant::now();
+            if self.owes_wake && now >= self.woken + WAKE_EVERY {
+                self.wake(now);
+            }
             if now >= next_tick {
                 self.driver.feed(Input::Tick);
                 // After a pause one tick comes, not a burst: a machine that slept must not vote all at once.
                 next_tick = if now >= next_tick + TICK { now + TICK } else { next_tick + TICK };
             }
+            self.take_proposals();
             self.turns();
             self.make_checkpoint(false, false);
             if let Some(end) = self.end.take().or_else(|| self.asked_end(now)) {
@@ -143,6 +169,9 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             End::Broken(why) => ProposeError::Broken(why.clone()),
             End::Asked | End::Panicked | End::Removed | End::Barred(_) => ProposeError::Ending,
         };
+        for proposal in self.proposals.close() {
+            answer(proposal.answer, Err(refusal()));
+        }
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             match waiting {
                 Waiting::Proposal(proposal) => {
@@ -153,6 +182,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                 Waiting::Change(changer) => answer(changer, Err(ChangeError::Unknown)),
             }
         }
+        self.note_commit();
         self.jobs.send(Job::End).unwrap_or(());
         let hangs = matches!(end, End::Broken(why) if *why == Stop::DiskHangs.to_string());
         let until = Instant::now() + if hangs { Duration::ZERO } else { HANG_PATIENCE };
@@ -160,7 +190,6 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             let is_used = self.disk.is_some() || self.keeping.is_under_way();
             let patience = if is_used { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.messages.recv_timeout(patience) {
-                Ok(Message::Propose(proposal)) => answer(proposal.answer, Err(refusal())),
                 Ok(Message::Disk(Done::Gone)) => self.disk_gone(),
                 // Whether there is one more shows at the next start.
                 Ok(Message::CheckpointDone) => drop(self.keeping.finish()),
@@ -189,15 +218,15 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         }
         for _ in 0..GATHER {
             match self.messages.try_recv() {
-                Ok(message) => self.take(message),
-                Err(_) => break,
+                Some(message) => self.take(message),
+                None => break,
             }
         }
     }
 
     fn take(&mut self, message: Message<M>) {
         match message {
-            Message::Propose(proposal) => self.propose(proposal),
+            Message::Proposals => self.is_nudged = true,
             Message::Read(reader) => {
                 let ticket = self.ticket(Waiting::Read(reader));
                 self.driver.feed(Input::Read(ticket));
@@ -240,6 +269,16 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         self.next_ticket += 1;
         self.waiting.insert(ticket, waiting);
         ticket
+    }
+
+    /// All that wait; they stay where they are while the disk has enough to do.
+    fn take_proposals(&mut self) {
+        let waits = self.driver.is_leading() && self.driver.writes_under_way() >= PIPELINE;
+        if !self.is_nudged || waits && !self.is_full && self.ends.is_none() {
+            return;
+        }
+        self.is_nudged = false;
+        self.proposals.take().into_iter().for_each(|proposal| self.propose(proposal));
     }
 
     /// A full disk is met here: what is in the log already waits for room, and can be refused no more.
