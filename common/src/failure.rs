@@ -27,6 +27,13 @@ impl ExitCode {
     pub fn number(self) -> u8 {
         self as u8
     }
+
+    /// The code of that number; a plain failure where it is none of ours.
+    #[must_use]
+    pub fn from_number(number: u8) -> Self {
+        let all = [Self::Usage, Self::Unreachable, Self::Denied, Self::Conflict, Self::Unknown, Self::Interrupted];
+        all.into_iter().find(|code| code.number() == number).unwrap_or(Self::Failed)
+    }
 }
 
 /// An error made for a reader at night: one line what, one line why, one line what to try.

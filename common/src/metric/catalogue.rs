@@ -200,6 +200,22 @@ catalogue! {
     167 COORDINATOR_VIEW_BYTES "coordinator_view_bytes" Bytes Gauge [] "Rough size of the live view.";
     180 COORDINATOR_CONNECTIONS "coordinator_connections" None Gauge ["role"] "Connections by who is on the other end.";
     181 COORDINATOR_CUT_TOTAL "coordinator_cut_total" None Counter ["what"] "Rows, labels and texts of samples that were cut at a limit.";
+    190 COORDINATOR_RAFT_ROLE "coordinator_raft_role" None StateSet [] "What this replica is in its group.";
+    191 COORDINATOR_RAFT_TERM "coordinator_raft_term" None Gauge [] "The latest term that this replica has seen.";
+    192 COORDINATOR_RAFT_COMMITTED_INDEX "coordinator_raft_committed_index" None Gauge [] "Up to where this replica knows entries to be committed.";
+    193 COORDINATOR_RAFT_APPLIED_INDEX "coordinator_raft_applied_index" None Gauge [] "The last entry that is part of this replica's state.";
+    194 COORDINATOR_RAFT_LAG_ENTRIES "coordinator_raft_lag_entries" None Gauge ["peer"] "Committed entries that another replica lacks; only the leader knows.";
+    195 COORDINATOR_RAFT_LEADER_HEARD_SECONDS "coordinator_raft_leader_heard_seconds" Seconds Gauge [] "Time since the leader was heard; 0 at the leader.";
+    196 COORDINATOR_RAFT_ELECTIONS_TOTAL "coordinator_raft_elections_total" None Counter [] "Elections that this replica called for.";
+    197 COORDINATOR_RAFT_LEADER_CHANGES_TOTAL "coordinator_raft_leader_changes_total" None Counter [] "Times that this replica learned of a leader.";
+    198 COORDINATOR_PROPOSALS_TOTAL "coordinator_proposals_total" None Counter ["outcome"] "Proposals answered here: committed, refused or unknown.";
+    199 COORDINATOR_LOG_BYTES "coordinator_log_bytes" Bytes Gauge [] "Size of the log's segments in use.";
+    200 COORDINATOR_LOG_WRITES_TOTAL "coordinator_log_writes_total" None Counter [] "Batches made durable.";
+    201 COORDINATOR_LOG_WRITE_SECONDS_TOTAL "coordinator_log_write_seconds_total" Seconds Counter [] "Time that these took, each with its fdatasync.";
+    202 COORDINATOR_LOG_SLOWEST_WRITE_SECONDS "coordinator_log_slowest_write_seconds" Seconds Gauge [] "The slowest of the last minute or two.";
+    203 COORDINATOR_CHECKPOINT_INDEX "coordinator_checkpoint_index" None Gauge [] "The last entry in the newest checkpoint.";
+    204 COORDINATOR_CHECKPOINT_BYTES "coordinator_checkpoint_bytes" Bytes Gauge [] "Size of the state in the newest checkpoint.";
+    205 COORDINATOR_CHECKPOINT_TIMESTAMP_SECONDS "coordinator_checkpoint_timestamp_seconds" Seconds Gauge [] "When the newest checkpoint was made; unknown where that was before the replica started.";
 }
 
 #[cfg(test)]

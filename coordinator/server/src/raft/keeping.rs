@@ -2,14 +2,18 @@
 
 use std::{
     io,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+use mainstay_common::process::now;
+
 use super::{
-    Keep, Machine, Position, Settings,
+    Keep, Machine, Position, Pulse, Settings,
     mail::Sender,
     runner::Message,
+    start::size,
     store::{Checkpoint, CheckpointWriter, ConfState, Disk, SavedCheckpoint, WriteError},
 };
 
@@ -22,6 +26,7 @@ pub(super) struct Keeping<M: Machine> {
     every_bytes: u64,
     retry_interval: Duration,
     inbox: Sender<Message<M>>,
+    pulse: Arc<Pulse>,
     /// Since the last checkpoint was begun, or failed.
     entries: u64,
     bytes: u64,
@@ -62,12 +67,19 @@ impl<M: Machine> Drop for Keeping<M> {
 }
 
 impl<M: Machine> Keeping<M> {
-    pub(super) fn new(settings: &Settings, inbox: Sender<Message<M>>, entries: u64, bytes: u64) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        inbox: Sender<Message<M>>,
+        pulse: Arc<Pulse>,
+        entries: u64,
+        bytes: u64,
+    ) -> Self {
         Self {
             every_entries: settings.checkpoint_entries,
             every_bytes: settings.checkpoint_bytes,
             retry_interval: settings.retry_interval,
             inbox,
+            pulse,
             entries,
             bytes,
             under_way: None,
@@ -110,13 +122,15 @@ impl<M: Machine> Keeping<M> {
         is_full: bool,
     ) {
         self.put_off(if is_full { PAUSES_WHEN_FULL } else { 0 });
-        let (members, done) = (conf_state.clone(), Done(self.inbox.clone()));
+        let (members, done, pulse) = (conf_state.clone(), Done(self.inbox.clone()), Arc::clone(&self.pulse));
         let write = move || {
             let _done = done;
             keeps.into_iter().try_for_each(Keep::carry_out).map_err(Unmade::Unkept)?;
             let sections = state.sections();
             let checkpoint = Checkpoint { index: at.index, term: at.term, conf_state: members, sections };
-            writer.write(&checkpoint).map_err(Unmade::Unwritten)
+            let saved = writer.write(&checkpoint).map_err(Unmade::Unwritten)?;
+            pulse.checkpoint(size(&checkpoint.sections), Some(now().0));
+            Ok(saved)
         };
         match thread::Builder::new().name("log-checkpoint".into()).spawn(write) {
             Ok(thread) => {

@@ -9,6 +9,7 @@ mod keeping;
 mod machine;
 mod mail;
 mod peers;
+mod pulse;
 mod runner;
 mod start;
 pub mod store;
@@ -24,6 +25,7 @@ pub use self::{
     driver::{Change, ChangeRefused, LogWentBack, MemberRole, Role, Shown, Status},
     machine::{Keep, Machine, Observer, Undecodable},
     peers::{Alone, Peers},
+    pulse::{Proposals, Pulse, Writes},
     start::{StartError, Whole, found, found_at, join, read_whole, start, start_member},
     store::{ConfState, DiskFile, Position},
     visits::{Unadmitted, Visit},
@@ -151,6 +153,8 @@ struct Shared<M: Machine> {
     members: watch::Receiver<ConfState>,
     bodies: Arc<dyn Bodies>,
     visits: Visits,
+    standing: watch::Receiver<Option<Status>>,
+    pulse: Arc<Pulse>,
     end: watch::Receiver<Option<End>>,
 }
 
@@ -163,6 +167,12 @@ impl<M: Machine> Log<M> {
     /// # Panics
     /// Where the machine encodes an entry as nothing.
     pub async fn propose(&self, entry: M::Entry) -> Result<M::Outcome, ProposeError> {
+        let outcome = self.proposed(entry).await;
+        self.0.pulse.answered(&outcome);
+        outcome
+    }
+
+    async fn proposed(&self, entry: M::Entry) -> Result<M::Outcome, ProposeError> {
         let shared = &self.0;
         let (data, limit) = (M::encode(&entry), shared.entry_limit_bytes);
         assert!(!data.is_empty(), "an entry without data only begins a term");
@@ -250,6 +260,18 @@ impl<M: Machine> Log<M> {
     /// about; it may not.
     pub fn transfer(&self, to: Option<u64>) {
         self.tell(Message::Transfer(to));
+    }
+
+    /// How this replica stood at the last tick; `None` before the first.
+    #[must_use]
+    pub fn standing(&self) -> Option<Status> {
+        self.0.standing.borrow().clone()
+    }
+
+    /// What was counted while it worked.
+    #[must_use]
+    pub fn pulse(&self) -> &Pulse {
+        &self.0.pulse
     }
 
     /// How this replica stands; `None` when it has ended.

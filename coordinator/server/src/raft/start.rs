@@ -11,14 +11,14 @@ use mainstay_common::{ExitCode, Failure};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Alone, End, Log, Machine, Observer, Peers, Running, Settings, Shared, Undecodable,
+    Alone, End, Log, Machine, Observer, Peers, Pulse, Running, Settings, Shared, Undecodable,
     driver::{Config, Driver, Effect, Kept},
     keeping::Keeping,
     mail,
     runner::{Inlet, Outlets, Parts, Runner},
     store::{
         self, Checkpoint, CheckpointReader, CreateError, Disk, DiskFile, Entry, EntryKind, Identity, OpenError,
-        Position, Recovered, Store,
+        Position, Recovered, Section, Store,
     },
     visits::Visits,
 };
@@ -230,6 +230,8 @@ fn run<D: Disk, M: Machine>(
     let blank = blank.filter(|_| checkpoint.index == 0);
     let state = blank.map_or_else(|| M::from_sections(&checkpoint.sections), Ok);
     let state = state.map_err(|why| StartError::Checkpoint { index: checkpoint.index, why })?;
+    let pulse = Arc::<Pulse>::default();
+    pulse.checkpoint(size(&checkpoint.sections), None);
     let mut driver = driver(&store, &settings, recovered)?;
     let replayed = replay(&mut driver, state, &mut observers)?;
     let Replayed { state, applied, entries, bytes } = replayed;
@@ -240,6 +242,7 @@ fn run<D: Disk, M: Machine>(
     let (leader_out, leader_in) = watch::channel(None);
     let (known_out, known_in) = watch::channel(None);
     let (members_out, members_in) = watch::channel(driver.conf_state());
+    let (standing_out, standing_in) = watch::channel(None);
     let (end_out, end_in) = watch::channel(None);
     settings.entry_limit_bytes = settings.entry_limit_bytes.min(store.batch_limit_bytes() - 13);
     let shared = Shared {
@@ -254,6 +257,8 @@ fn run<D: Disk, M: Machine>(
         members: members_in,
         bodies: Arc::new(store.checkpoint_reader()),
         visits: Visits::default(),
+        standing: standing_in,
+        pulse: Arc::clone(&pulse),
         end: end_in.clone(),
     };
     peers.members(&driver.conf_state());
@@ -263,8 +268,9 @@ fn run<D: Disk, M: Machine>(
         leader: leader_out,
         known_leader: known_out,
         members: members_out,
+        standing: standing_out,
     };
-    let keeping = Keeping::new(&settings, inbox.clone(), entries, bytes);
+    let keeping = Keeping::new(&settings, inbox.clone(), Arc::clone(&pulse), entries, bytes);
     let leader = outlets.leader.clone();
     let parts = Parts {
         driver,
@@ -279,6 +285,7 @@ fn run<D: Disk, M: Machine>(
         messages,
         proposals,
         outlets,
+        pulse,
     };
     let runner = Runner::new(parts).map_err(StartError::Thread)?;
     let life = move || {
@@ -288,6 +295,11 @@ fn run<D: Disk, M: Machine>(
     };
     let thread = thread::Builder::new().name("log".into()).spawn(life).map_err(StartError::Thread)?;
     Ok((Log(Arc::new(shared)), Running { inbox, end: end_in, thread: Some(thread) }))
+}
+
+/// Bytes of a state.
+pub(super) fn size(sections: &[Section]) -> u64 {
+    sections.iter().map(|section| section.bytes.len() as u64).sum()
 }
 
 fn driver<D: Disk>(store: &Store<D>, settings: &Settings, recovered: Recovered) -> Result<Driver, StartError> {

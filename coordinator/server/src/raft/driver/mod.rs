@@ -116,6 +116,10 @@ pub struct Driver {
     told_leads: Option<u64>,
     /// What [`Effect::Leader`] said last.
     told_leader: Option<u64>,
+    /// The tick at which the leader was last heard; at the leader itself the last one.
+    heard: Option<u64>,
+    /// How often it asked for votes.
+    campaigns: u64,
     /// A peer's checkpoint that is not stepped before its body is here.
     awaited: Option<Message>,
     /// Since when a peer has been in want of a checkpoint without news of it, by id.
@@ -171,6 +175,8 @@ impl Driver {
             led_since: 0,
             told_leads: None,
             told_leader: None,
+            heard: None,
+            campaigns: 0,
             awaited: None,
             sending: BTreeMap::new(),
             joint_since: None,
@@ -276,6 +282,9 @@ impl Driver {
     fn settle(&mut self) {
         let now = (self.node.raft.term, self.node.raft.state);
         if now != self.drawn_for {
+            // A candidate was a pre-candidate, or was told to lead: either is one campaign.
+            let asks = |state| matches!(state, StateRole::PreCandidate | StateRole::Candidate);
+            self.campaigns += u64::from(asks(now.1) && !asks(self.drawn_for.1));
             self.drawn_for = now;
             let timeout = self.patience.draw();
             self.node.raft.set_randomized_election_timeout(timeout);

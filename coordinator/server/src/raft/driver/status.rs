@@ -1,8 +1,10 @@
 //! How a replica stands, for people and metrics.
 
+use std::time::Duration;
+
 use raft::StateRole;
 
-use super::{Driver, Position};
+use super::{Driver, Position, TICK};
 
 /// What this replica is in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,19 @@ pub enum Role {
     Learner,
     /// It asks for votes.
     Candidate,
+}
+
+impl Role {
+    /// One word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+            Self::Candidate => "candidate",
+        }
+    }
 }
 
 /// What a member is to the group.
@@ -64,6 +79,10 @@ pub struct Status {
     pub members: Vec<Member>,
     /// A change of members is under way.
     pub is_joint: bool,
+    /// How long ago the leader was heard, by ticks; nothing at the leader itself, `None` where it never was.
+    pub heard: Option<Duration>,
+    /// How often it asked for votes since it started.
+    pub campaigns: u64,
 }
 
 impl Driver {
@@ -119,6 +138,8 @@ impl Driver {
             checkpoint: self.node.store().checkpoint(),
             members: self.conf_state.all().into_iter().map(member).collect(),
             is_joint: !self.conf_state.voters_outgoing.is_empty(),
+            heard: self.heard.map(|heard| TICK * u32::try_from(self.now - heard).unwrap_or(u32::MAX)),
+            campaigns: self.campaigns,
         }
     }
 }

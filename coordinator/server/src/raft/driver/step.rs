@@ -23,6 +23,9 @@ impl Driver {
             self.node.tick();
         }
         self.settle();
+        if self.leads() {
+            self.heard = Some(self.now);
+        }
         for ticket in self.reads.tick(self.now) {
             self.effects.push(Effect::Answer(ticket, Answer::NotReadable));
         }
@@ -53,6 +56,9 @@ impl Driver {
             }
         }
         let (kind, is_of_this_term) = (message.get_msg_type(), message.term == self.node.raft.term);
+        if is_of_this_term && Some(message.from) == self.leader() && is_of_a_leader(kind) {
+            self.heard = Some(self.now);
+        }
         if kind == MessageType::MsgSnapshot {
             return self.await_checkpoint(message);
         }
@@ -238,6 +244,11 @@ impl Driver {
         let is_no_majority = |why: &ChangeRefused| matches!(why, ChangeRefused::NoMajority { .. });
         checked.map_err(|why| if is_new && is_no_majority(&why) { ChangeRefused::Pending } else { why })
     }
+}
+
+/// Only leaders say such things.
+fn is_of_a_leader(kind: MessageType) -> bool {
+    [MessageType::MsgHeartbeat, MessageType::MsgAppend, MessageType::MsgSnapshot].contains(&kind)
 }
 
 fn is_contiguous(message: &Message) -> bool {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use mainstay_common::process::now;
+
 use super::{Job, Runner};
 use crate::raft::{
     End, Machine,
@@ -25,6 +27,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         let state = M::from_sections(&body.sections);
         self.state = state.map_err(|why| format!("the checkpoint at {} cannot be read: {why}", at.index))?;
         self.applied = at;
+        self.pulse.checkpoint(start::size(&body.sections), Some(now().0));
         start::show_missed(&mut self.observers, at.index);
         tracing::info!(index = at.index, term = at.term, "a checkpoint from another replica is the state now");
         Ok(())

@@ -1,6 +1,9 @@
 //! The driver's effects become deeds.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use super::{Job, Runner, WAKE_EVERY, Waiting, answer, message::Proposal};
 use crate::{
@@ -58,6 +61,9 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                 Effect::Answer(ticket, answer) => answers.push((ticket, answer)),
                 Effect::Leads(term) => leads.push(term),
                 Effect::Leader(leader) => {
+                    if leader.is_some() {
+                        self.pulse.leader_changes.fetch_add(1, Relaxed);
+                    }
                     self.outlets.known_leader.send_replace(leader);
                 }
                 Effect::Members(members) => {

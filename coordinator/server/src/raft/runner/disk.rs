@@ -2,15 +2,15 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, mpsc::RecvTimeoutError},
-    time::Duration,
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc::RecvTimeoutError},
+    time::{Duration, Instant},
 };
 
 use super::ESSENTIAL_BYTES;
 use crate::{
     failpoint,
     raft::{
-        Position,
+        Position, Pulse,
         driver::{Write, in_records},
         mail::Receiver,
         store::{Batch, Checkpoint, ConfState, Disk, Entry, HardState, Priority, SavedCheckpoint, Store, WriteError},
@@ -54,10 +54,11 @@ impl<F: Fn(Done)> Drop for Farewell<F> {
 }
 
 /// The thread's life.
-pub(super) fn run<D: Disk>(store: Store<D>, jobs: Receiver<Job>, retry: Duration, tell: impl Fn(Done)) {
+pub(super) fn run<D: Disk>(store: Store<D>, jobs: Receiver<Job>, retry: Duration, pulse: &Pulse, tell: impl Fn(Done)) {
     let farewell = Farewell(tell);
     let commit = store.hard_state().commit;
-    let mut desk = Desk { store, jobs, waiting: VecDeque::new(), retry, tell: &farewell.0, commit, ends: false };
+    pulse.log_bytes.store(store.log_bytes(), Relaxed);
+    let mut desk = Desk { store, jobs, waiting: VecDeque::new(), retry, pulse, tell: &farewell.0, commit, ends: false };
     match desk.work() {
         Err(Halt::Broken(error)) => (farewell.0)(Done::Failed(error.to_string())),
         // What waited for room was never told as durable.
@@ -83,6 +84,7 @@ struct Desk<'a, D: Disk> {
     jobs: Receiver<Job>,
     waiting: VecDeque<Job>,
     retry: Duration,
+    pulse: &'a Pulse,
     tell: &'a dyn Fn(Done),
     /// The highest commit index that any job named.
     commit: u64,
@@ -149,9 +151,12 @@ impl<D: Disk> Desk<'_, D> {
         let Merged { number, entries, hard_state: Some(hard_state) } = merged else { return Ok(()) };
         self.commit = self.commit.max(hard_state.commit);
         let (last, commit) = (self.store.last().index, self.store.hard_state().commit);
+        let begun = Instant::now();
         for (part, hard_state) in in_records(&entries, hard_state, last, commit, self.store.batch_limit_bytes()) {
             self.write_part(part, hard_state)?;
         }
+        self.pulse.wrote(begun.elapsed());
+        self.pulse.log_bytes.store(self.store.log_bytes(), Relaxed);
         if entries.iter().any(|entry| !entry.data.is_empty()) {
             failpoint::reach("log-written");
         }
@@ -293,7 +298,7 @@ mod tests {
             disk.set_room(Some(disk.used_bytes()));
             let begun = store.last().index;
             let desk = thread::spawn(move || {
-                run(store, todo, Duration::from_millis(5), |done| tell.send(done).unwrap());
+                run(store, todo, Duration::from_millis(5), &Pulse::default(), |done| tell.send(done).unwrap());
             });
             let write = |number| {
                 let hard_state = HardState { term: 1, vote: 7, commit: begun };

@@ -62,4 +62,5 @@ pub(in crate::raft) struct Outlets<M: Machine> {
     pub(in crate::raft) leader: watch::Sender<Option<u64>>,
     pub(in crate::raft) known_leader: watch::Sender<Option<u64>>,
     pub(in crate::raft) members: watch::Sender<ConfState>,
+    pub(in crate::raft) standing: watch::Sender<Option<Status>>,
 }

@@ -24,7 +24,7 @@ pub(super) use self::{
     message::{Message, Outlets, Proposal},
 };
 use super::{
-    ChangeError, End, Machine, Observer, ProposeError, ReadError, Settings,
+    ChangeError, End, Machine, Observer, ProposeError, Pulse, ReadError, Settings,
     driver::{Driver, Input, Role, Stop, TICK, Ticket},
     keeping::Keeping,
     mail::{self, Receiver, Sender},
@@ -64,6 +64,7 @@ pub(super) struct Parts<D: Disk, M: Machine> {
     pub(super) messages: Receiver<Message<M>>,
     pub(super) proposals: Outlet<M>,
     pub(super) outlets: Outlets<M>,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 pub(super) struct Runner<D: Disk, M: Machine> {
@@ -83,6 +84,7 @@ pub(super) struct Runner<D: Disk, M: Machine> {
     owes_wake: bool,
     /// How far entries are committed, where the disk's thread was not told yet; 0 where it was.
     noted: u64,
+    pulse: Arc<Pulse>,
     checkpoints: CheckpointWriter<D>,
     room: Room<D>,
     jobs: Sender<Job>,
@@ -102,12 +104,13 @@ impl<D: Disk, M: Machine> Runner<D, M> {
     /// Starts the disk's thread.
     pub(super) fn new(parts: Parts<D, M>) -> std::io::Result<Self> {
         let Parts { driver, store, state, applied, observers, keeping, settings, peers, inbox, messages, .. } = parts;
-        let (proposals, outlets) = (parts.proposals, parts.outlets);
+        let (proposals, outlets, pulse) = (parts.proposals, parts.outlets, parts.pulse);
         let (jobs, todo) = mail::channel();
         let (checkpoints, room) = (store.checkpoint_writer(), store.room());
         // With the log's thread gone nobody waits for it.
         let tell = move |done| inbox.send(Message::Disk(done)).unwrap_or(());
-        let life = move || disk::run(store, todo, settings.retry_interval, tell);
+        let counts = Arc::clone(&pulse);
+        let life = move || disk::run(store, todo, settings.retry_interval, &counts, tell);
         let disk = thread::Builder::new().name("log-disk".into()).spawn(life)?;
         Ok(Self {
             driver,
@@ -123,6 +126,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             woken: Instant::now(),
             owes_wake: false,
             noted: 0,
+            pulse,
             checkpoints,
             room,
             jobs,
@@ -148,6 +152,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             }
             if now >= next_tick {
                 self.driver.feed(Input::Tick);
+                self.outlets.standing.send_replace(Some(self.driver.status()));
                 // After a pause one tick comes, not a burst: a machine that slept must not vote all at once.
                 next_tick = if now >= next_tick + TICK { now + TICK } else { next_tick + TICK };
             }

@@ -114,6 +114,11 @@ impl<D: Disk> Store<D> {
         self.tail.last
     }
 
+    /// Bytes of the segments in use.
+    pub fn log_bytes(&self) -> u64 {
+        self.settings.segment_bytes * self.segments.len() as u64
+    }
+
     /// What Raft must not forget, with the commit index that was only noted.
     pub fn hard_state(&self) -> HardState {
         self.tail.hard_state
