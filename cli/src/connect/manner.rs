@@ -67,7 +67,7 @@ impl Staleness {
     /// A line for standard error: a sentence, or an object where the answer is one for scripts.
     pub(crate) fn note(&self, format: Format) -> String {
         if format == Format::Json {
-            return json::line(&Noted { stale: self }).unwrap_or_default();
+            return json::line(&Noted { stale: self }).unwrap_or_default().trim_end().to_owned();
         }
         let age = match self.age_ms.map(Duration::from_millis) {
             None => "it has not heard from a leader since it started".to_owned(),

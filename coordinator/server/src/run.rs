@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     admin_socket,
     announce::Announcement,
-    api::{AdminService, EnrolService, OperatorService, Shared, ViewerService},
+    api::{AdminService, EnrolService, OperatorService, Shared, StalenessLayer, ViewerService},
     config::ServeConfig,
     gate::{self, AuthoriseLayer, Budget, Gate, Refusals, Renewals},
     identity::{self, Authority, Holders, Opener, OwnFiles},
@@ -187,6 +187,7 @@ pub async fn run(
     let health = health().await.max_decoding_message_size(MAX_PROBE_BYTES);
     let router = gate::server()
         .layer(AuthoriseLayer::new(log.clone(), Arc::clone(&refusals)))
+        .layer(StalenessLayer(log.clone()))
         .add_service(health)
         .add_service(
             pb::agent_server::AgentServer::new(AgentService {

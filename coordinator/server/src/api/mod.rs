@@ -8,11 +8,13 @@ mod convert;
 mod enrol;
 pub(crate) mod failure;
 mod operator;
+mod staleness;
 mod viewer;
 
 pub(crate) use admin::AdminService;
 pub(crate) use enrol::EnrolService;
 pub(crate) use operator::OperatorService;
+pub(crate) use staleness::StalenessLayer;
 pub(crate) use viewer::ViewerService;
 
 use std::{path::Path, sync::Arc};
@@ -83,11 +85,8 @@ impl Shared {
     }
 }
 
-/// Set by callers who take a replica's own view.
-const STALE: &str = "mainstay-stale";
-
 fn is_stale<T>(request: &Request<T>) -> bool {
-    request.metadata().contains_key(STALE)
+    request.metadata().contains_key(staleness::STALE)
 }
 
 /// Who calls, as the gate found out.
