@@ -31,7 +31,8 @@ pub struct Member {
     /// Where it serves agents and operators.
     pub listen: String,
     peers: String,
-    http: String,
+    /// Where it serves `/metrics`.
+    pub http: String,
     /// Where it runs, if not here.
     machine: Option<Machine>,
     /// What it finds in its surroundings from its next start on.

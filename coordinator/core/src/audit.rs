@@ -1,6 +1,6 @@
 //! The audit: who did what, when, from where, and what came of it. Made of entries alone; kept beside the state.
 
-use mainstay_common::{Timestamp, text};
+use mainstay_common::{ReplicaId, Timestamp, text};
 use minicbor::{Decode, Encode};
 
 use crate::{
@@ -37,6 +37,9 @@ pub struct Record {
     /// Why it was refused; `None` where it was not.
     #[n(8)]
     pub refused: Option<String>,
+    /// The replica that took it in and proposed it; `None` in entries of earlier versions.
+    #[n(9)]
+    pub through: Option<ReplicaId>,
 }
 
 impl Record {
@@ -54,6 +57,7 @@ impl Record {
             target,
             details,
             refused: outcome.as_ref().err().map(ToString::to_string),
+            through: entry.through.clone(),
         }
     }
 

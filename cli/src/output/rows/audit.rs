@@ -24,6 +24,8 @@ pub(crate) struct AuditRow {
     pub(crate) object: Text,
     pub(crate) outcome: Text,
     pub(crate) detail: Text,
+    /// The replica that took it in; unknown for entries of earlier versions.
+    pub(crate) through: Option<Text>,
 }
 
 impl From<pb::AuditRow> for AuditRow {
@@ -37,6 +39,7 @@ impl From<pb::AuditRow> for AuditRow {
             object: row.object.into(),
             outcome: row.outcome.into(),
             detail: Text(row.detail),
+            through: Some(row.through).filter(|replica| !replica.is_empty()).map(Text::from),
         }
     }
 }
@@ -57,6 +60,7 @@ impl Row for AuditRow {
         Column::text("OBJECT", 12, |row, _| or_none(&row.object)),
         Column::text("OUTCOME", 12, |row, _| Cell::text(&row.outcome)),
         Column::text("FROM", 9, |row: &Self, _| or_none(&row.from)).wide(),
+        Column::text("THROUGH", 7, |row: &Self, _| row.through.as_ref().map_or_else(Cell::unknown, Cell::text)).wide(),
         Column::number("INDEX", |row: &Self, _| Cell::number(Some(row.index))).wide(),
         Column::text("DETAIL", 12, |row: &Self, _| or_none(&row.detail)).wide(),
     ];

@@ -29,6 +29,9 @@ pub(crate) struct Line {
     pub(crate) outcome: String,
     /// More of what was wanted; never a secret.
     pub(crate) detail: String,
+    /// The replica that took it in; empty in lines of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) through: String,
     /// SHA-256 of the line before and of this one, hexadecimal.
     #[serde(default)]
     pub(crate) chain: String,
@@ -53,6 +56,8 @@ impl Line {
 
     fn link(&self, before: &str) -> String {
         let mut hash = Sha256::new();
+        // A line of an earlier version keeps the hash that it has.
+        let through = (!self.through.is_empty()).then_some(&*self.through);
         // Every part with its length, so that no two lines give the same bytes.
         for part in [
             before,
@@ -65,7 +70,10 @@ impl Line {
             &self.object,
             &self.outcome,
             &self.detail,
-        ] {
+        ]
+        .into_iter()
+        .chain(through)
+        {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }

@@ -193,6 +193,7 @@ pub(super) mod tests {
             object: format!("t{index}"),
             outcome: "done".into(),
             detail: String::new(),
+            through: if index < 3 { String::new() } else { "r1".into() },
             chain: String::new(),
         }
     }
@@ -234,6 +235,7 @@ pub(super) mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert!(is_chained(text.as_bytes()));
         assert!(!is_chained(text.replace("\"t3\"", "\"t9\"").as_bytes()));
+        assert!(!is_chained(text.replace(r#""through":"r1""#, r#""through":"r2""#).as_bytes()));
         let without: String =
             text.lines().filter(|line| !line.contains("\"t3\"")).map(|line| format!("{line}\n")).collect();
         assert!(!is_chained(without.as_bytes()));

@@ -11,7 +11,7 @@ use crate::{
 
 /// A record as the trail keeps it.
 pub(crate) fn line(term: u64, record: Record) -> Line {
-    let Record { index, at, actor, from, request, kind, target, details, refused } = record;
+    let Record { index, at, actor, from, request, kind, target, details, refused, through } = record;
     Line {
         index,
         term,
@@ -22,6 +22,7 @@ pub(crate) fn line(term: u64, record: Record) -> Line {
         object: target,
         outcome: refused.unwrap_or_else(|| "done".into()),
         detail: request.map_or_else(|| details.clone(), |request| format!("{details} (request {request})")),
+        through: through.map(|replica| replica.to_string()).unwrap_or_default(),
         chain: String::new(),
     }
 }

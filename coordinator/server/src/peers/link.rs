@@ -173,6 +173,19 @@ pub(super) async fn announce(
     answer.map(drop).map_err(|status| status.message().replace('\n', "; "))
 }
 
+/// Asks that peer to give the administrator's name to this key.
+pub(super) async fn reissue(
+    network: &Network,
+    peer: u64,
+    contact: &Contact,
+    key: KeyFingerprint,
+) -> Result<(), String> {
+    let mut client = ReplicaClient::new(connect(network, peer, contact).await?);
+    let request = pb::ReissueRequest { key: key.0.to_vec() };
+    let answer = timeout(ANSWER, client.reissue(request)).await.map_err(|_| "no answer".to_owned())?;
+    answer.map(drop).map_err(|status| status.message().replace('\n', "; "))
+}
+
 fn refused(network: &Network, status: &Status) -> String {
     let mut lines = status.message().lines();
     if status.code() == Code::PermissionDenied {

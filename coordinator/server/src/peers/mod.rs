@@ -12,7 +12,7 @@ mod service;
 
 pub(crate) use contacts::{Contact, Contacts};
 pub(crate) use link::connect;
-pub(crate) use service::ReplicaService;
+pub(crate) use service::{ReplicaService, reissue};
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mainstay_common::process::shutdown::CancellationToken;
-use mainstay_core::State;
+use mainstay_core::{KeyFingerprint, State};
 use rustls::ClientConfig;
 use tokio::{
     sync::{mpsc, watch},
@@ -109,6 +109,15 @@ impl Network {
             }
         }
         Err(why)
+    }
+
+    /// Asks the leader to give the administrator's name to this key.
+    ///
+    /// # Errors
+    /// Why it could not be asked, or what it said.
+    pub(crate) async fn reissue(&self, leader: u64, key: KeyFingerprint) -> Result<(), String> {
+        let contact = self.contacts.borrow().0.get(&leader).cloned().ok_or("nobody knows where the leader is")?;
+        link::reissue(self, leader, &contact, key).await
     }
 
     /// Waits until a member says that this replica may not take part any more.

@@ -6,8 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mainstay_common::{ReplicaId, process::data_dir::DataDir};
-use mainstay_core::{Actor, Command, KeyFingerprint, State, cluster};
+use mainstay_common::{
+    InvalidName, ReplicaId, UserName,
+    identity::HumanRole,
+    process::{data_dir::DataDir, now},
+};
+use mainstay_core::{Actor, Command, KeyFingerprint, Origin, State, cluster, user};
 use mainstay_proto::v1 as pb;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -126,6 +130,29 @@ impl pb::replica_server::Replica for ReplicaService {
         tracing::info!(replica = %id, "a replica moved");
         Ok(Response::new(pb::AnnounceResponse {}))
     }
+
+    async fn reissue(&self, request: Request<pb::ReissueRequest>) -> Result<Response<pb::ReissueResponse>, Status> {
+        let (id, key) = replica(&request)?;
+        // Who joined a moment ago and is not known here yet has no administrator to serve.
+        if self.log.read().cluster.standing(&id, key) != cluster::Standing::Member {
+            return Err(failure::replica_unknown_here(&id));
+        }
+        let key =
+            request.into_inner().key.try_into().map_err(|_| Status::invalid_argument("a SHA-256 has 32 bytes"))?;
+        let command = reissue(KeyFingerprint(key)).map_err(|error| failure::invalid_name(&error))?;
+        let by = By::unnamed(Actor::Root, Origin::Replica(id.clone()));
+        self.log.propose(by, command).await.map_err(|error| failure::proposal(&error, &self.log.read()))?;
+        tracing::info!(replica = %id, "administrator's name given to a new key, as root on a replica's machine wished");
+        Ok(Response::new(pb::ReissueResponse {}))
+    }
+}
+
+/// Root's wish for the administrator's name; asking twice with the same key is asking once.
+pub(crate) fn reissue(key: KeyFingerprint) -> Result<Command, InvalidName> {
+    let name: UserName = "admin".parse()?;
+    let (role, added_by) = (HumanRole::Admin, name.clone());
+    let user = user::User { role, key, added_at: now(), added_by, revoked_at: None };
+    Ok(Command::User(user::Command::Reissue(name, user)))
 }
 
 /// Hands on what a peer says, until it ends or counts no more.

@@ -208,6 +208,7 @@ pub(crate) fn audit_row(line: audit::Line) -> pb::AuditRow {
         object: line.object,
         outcome: line.outcome,
         detail: line.detail.into_bytes(),
+        through: line.through,
     }
 }
 
