@@ -52,7 +52,7 @@ pub(super) fn greeting(own: &Own, to: u64, shown: Shown) -> pb::Frames {
         last_index: shown.last.index,
         last_term: shown.last.term,
     };
-    pb::Frames { greeting: Some(greeting), frames: Vec::new() }
+    pb::Frames { greeting: Some(greeting), frames: Vec::new(), state_hash: None }
 }
 
 /// How the other end says that it stands.

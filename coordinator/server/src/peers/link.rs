@@ -23,8 +23,9 @@ use tonic::{Code, Status};
 
 use super::{Contact, Dismissal, MAX_FRAMES_BYTES, Network, greeting, queue::Queue};
 use crate::{
+    VERSION,
     api::failure::{REPLICA_BARRED, REPLICA_REMOVED},
-    raft::Unadmitted,
+    raft::{StateHash, Unadmitted},
 };
 
 /// Longest wait for a connection, and again for the greeting.
@@ -109,6 +110,8 @@ async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, st
     queue.open();
     network.links.send_if_modified(|links| links.insert(peer, true) != Some(true));
     tracing::info!(replica = %cluster::numbered(peer), "link stands");
+    let mut state_hash = network.state_hash.subscribe();
+    state_hash.mark_changed();
     loop {
         tokio::select! {
             said = answers.message() => match said {
@@ -119,7 +122,12 @@ async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, st
             room = frames.reserve() => {
                 let Ok(room) = room else { return "the connection ended".into() };
                 tokio::select! {
-                    batch = queue.take() => room.send(pb::Frames { greeting: None, frames: batch }),
+                    batch = queue.take() => room.send(pb::Frames { frames: batch, ..pb::Frames::default() }),
+                    // The sender lives as long as the network.
+                    Ok(()) = state_hash.changed() => {
+                        let newest = *state_hash.borrow_and_update();
+                        room.send(pb::Frames { state_hash: newest.map(convert_hash), ..pb::Frames::default() });
+                    }
                     said = answers.message() => match said {
                         Ok(Some(_)) => {}
                         Ok(None) => return "it ended the stream".into(),
@@ -129,6 +137,10 @@ async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, st
             }
         }
     }
+}
+
+fn convert_hash(hash: StateHash) -> pb::StateHash {
+    pb::StateHash { index: hash.index, sha256: hash.sha256.to_vec(), version: VERSION.into() }
 }
 
 /// A connection to that replica and nobody else.

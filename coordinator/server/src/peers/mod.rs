@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use self::queue::Queue;
-use crate::raft::{ConfState, Log, Peers, Position, store::Identity};
+use crate::raft::{ConfState, Log, Peers, Position, StateHash, store::Identity};
 
 /// The largest message between replicas: an entry of 1 MiB, and what goes with it.
 pub(crate) const MAX_FRAMES_BYTES: usize = 4 << 20;
@@ -55,6 +55,7 @@ pub(crate) struct Network {
     links: watch::Sender<BTreeMap<u64, bool>>,
     fetches: mpsc::UnboundedSender<(u64, Position)>,
     dismissed: watch::Sender<Option<Dismissal>>,
+    state_hash: watch::Sender<Option<StateHash>>,
 }
 
 /// Why others do not let this replica take part any more; their words.
@@ -86,6 +87,7 @@ impl Network {
             links: watch::Sender::default(),
             fetches,
             dismissed: watch::Sender::default(),
+            state_hash: watch::Sender::default(),
         };
         (Arc::new(network), Fetches(wanted))
     }
@@ -249,6 +251,10 @@ impl Peers for Network {
     fn fetch(&self, from: u64, checkpoint: Position) {
         // Nobody listens any more only when the replica is ending.
         self.fetches.send((from, checkpoint)).unwrap_or(());
+    }
+
+    fn state_hash(&self, hash: StateHash) {
+        self.state_hash.send_replace(Some(hash));
     }
 
     /// The state's list decides whom there is a link to: a replica is in it before it is a member, and stays a moment

@@ -19,11 +19,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Network, greeting};
 use crate::{
+    VERSION,
     api::{caller, failure},
     gate::{self, Caller},
     identity::Opener,
     log::By,
-    raft::{DiskFile, Log, Unadmitted},
+    raft::{DiskFile, Log, StateHash, Unadmitted},
 };
 
 /// How long a peer may take until its greeting.
@@ -167,7 +168,15 @@ async fn listen(
     loop {
         tokio::select! {
             said = frames.message() => match said {
-                Ok(Some(said)) => said.frames.into_iter().for_each(|frame| log.deliver(from, frame)),
+                Ok(Some(said)) => {
+                    said.frames.into_iter().for_each(|frame| log.deliver(from, frame));
+                    // Another version may write the same state in other bytes.
+                    if let Some(hash) = said.state_hash.filter(|hash| hash.version == VERSION)
+                        && let Ok(sha256) = hash.sha256.try_into()
+                    {
+                        log.state_hash(from, StateHash { index: hash.index, sha256 });
+                    }
+                }
                 // A connection that was cut is an end like any other.
                 Ok(None) | Err(_) => return Ok(()),
             },

@@ -97,8 +97,16 @@ impl<M: Machine> Keeping<M> {
     /// is made where there is anything new in it.
     pub(super) fn is_due(&self, is_full: bool, is_wanted: bool) -> bool {
         let enough = self.entries >= self.every_entries || self.bytes >= self.every_bytes;
-        let may = self.under_way.is_none() && self.not_before.is_none_or(|at| Instant::now() >= at);
-        may && (enough || (is_full || is_wanted) && self.entries > 0)
+        self.may_begin() && (enough || (is_full || is_wanted) && self.entries > 0)
+    }
+
+    /// Whether one is made just behind that entry: every replica makes one there, so that they can be compared.
+    pub(super) fn is_due_at(&self, index: u64) -> bool {
+        index.is_multiple_of(self.every_entries) && self.may_begin()
+    }
+
+    fn may_begin(&self) -> bool {
+        self.under_way.is_none() && self.not_before.is_none_or(|at| Instant::now() >= at)
     }
 
     pub(super) fn is_under_way(&self) -> bool {

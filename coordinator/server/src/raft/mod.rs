@@ -4,6 +4,7 @@
 //! neither heartbeats nor votes; [`Peers`] is the way to other replicas. A cluster is founded by a checkpoint at index 1;
 //! a replica that is its whole group begins a new term at every start, with an empty entry.
 
+mod agreement;
 pub mod driver;
 mod keeping;
 mod machine;
@@ -22,6 +23,7 @@ use std::{fmt, io, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::{
+    agreement::StateHash,
     driver::{Change, ChangeRefused, LogWentBack, MemberRole, Role, Shown, Status},
     machine::{Keep, Machine, Observer, Undecodable},
     peers::{Alone, Peers},
@@ -301,6 +303,11 @@ impl<M: Machine> Log<M> {
     #[must_use]
     pub fn visitor(&self, peer: u64) -> Option<u64> {
         self.0.visits.current(peer)
+    }
+
+    /// That replica has a checkpoint that holds this, and is of the same version: the same state is the same bytes.
+    pub fn state_hash(&self, from: u64, hash: StateHash) {
+        self.tell(Message::StateHash(from, hash));
     }
 
     /// Others said that this replica may not take part any more: it ends, with this reason.

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use super::{Position, store::ConfState};
+use super::{Position, StateHash, store::ConfState};
 
 /// Takes what shall go to other replicas. Every call returns at once: the log's thread makes them.
 pub trait Peers: Send + Sync + 'static {
@@ -19,6 +19,9 @@ pub trait Peers: Send + Sync + 'static {
     /// [`Log::checkpoint_arrived`](super::Log::checkpoint_arrived) or
     /// [`Log::checkpoint_missed`](super::Log::checkpoint_missed). May be asked again while it is on its way.
     fn fetch(&self, from: u64, checkpoint: Position);
+
+    /// Tells everybody of the same version what the newest checkpoint here holds, also those who come later.
+    fn state_hash(&self, hash: StateHash);
 
     /// These are the members from now on: others are hung up on.
     fn members(&self, members: &ConfState);
@@ -32,6 +35,8 @@ impl Peers for Alone {
     fn send(&self, _: u64, _: Vec<u8>) {}
 
     fn fetch(&self, _: u64, _: Position) {}
+
+    fn state_hash(&self, _: StateHash) {}
 
     fn members(&self, _: &ConfState) {}
 }

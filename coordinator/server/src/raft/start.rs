@@ -11,7 +11,7 @@ use mainstay_common::{ExitCode, Failure};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Alone, End, Log, Machine, Observer, Peers, Pulse, Running, Settings, Shared, Undecodable,
+    Alone, End, Log, Machine, Observer, Peers, Pulse, Running, Settings, Shared, StateHash, Undecodable,
     driver::{Config, Driver, Effect, Kept},
     keeping::Keeping,
     mail,
@@ -232,6 +232,7 @@ fn run<D: Disk, M: Machine>(
     let state = state.map_err(|why| StartError::Checkpoint { index: checkpoint.index, why })?;
     let pulse = Arc::<Pulse>::default();
     pulse.checkpoint(size(&checkpoint.sections), None);
+    let hash = StateHash { index: checkpoint.index, sha256: recovered.sha256 };
     let mut driver = driver(&store, &settings, recovered)?;
     let replayed = replay(&mut driver, state, &mut observers)?;
     let Replayed { state, applied, entries, bytes } = replayed;
@@ -277,6 +278,7 @@ fn run<D: Disk, M: Machine>(
         store,
         state,
         applied,
+        hash,
         observers,
         keeping,
         settings,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use mainstay_coordinator::raft::{ConfState, Log, Peers, Position, Unadmitted, Visit};
+use mainstay_coordinator::raft::{ConfState, Log, Peers, Position, StateHash, Unadmitted, Visit};
 use tokio::time::sleep;
 
 use crate::toy::Toy;
@@ -128,6 +128,14 @@ impl Peers for Wire {
                 None => log.checkpoint_missed(checkpoint),
             }
         });
+    }
+
+    fn state_hash(&self, hash: StateHash) {
+        for other in (1..=9).filter(|other| *other != self.own) {
+            for log in self.board.reach(self.own, self.life, other) {
+                log.state_hash(self.own, hash);
+            }
+        }
     }
 
     fn members(&self, _: &ConfState) {}

@@ -21,6 +21,8 @@ use mainstay_coordinator::raft::{
     store::{self, Checkpoint, ConfState, Identity, Preparing, Store},
 };
 
+use futures_util::future::select_all;
+
 use self::{
     board::{Board, Wire},
     disk::{Mood, MoodyDisk},
@@ -361,6 +363,26 @@ async fn a_replica_whose_disk_went_back_in_time_is_refused_by_who_knows_better()
     drop(running);
     group.write(21).await;
     group.all_have(22).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_another_state_than_most_finds_out_at_a_checkpoint_and_ends() {
+    let mut group = Group::of(3);
+    group.write(toy::ODD).await;
+    for number in 0..30 {
+        group.write(number).await;
+    }
+    let logs: Vec<_> = group.replicas.iter().map(|(id, (log, _))| (*id, log.clone())).collect();
+    let ends = logs.into_iter().map(|(id, log)| async move { (id, log.ended().await) });
+    let (ended, ..) = tokio::time::timeout(DEADLINE, select_all(ends.map(Box::pin))).await.unwrap();
+    let (odd, end) = ended;
+    assert!(matches!(&end, End::Barred(why) if why.contains("state at entry 25")), "{end:?}");
+    group.unplug(odd);
+    let (log, _) = group.replicas.remove(&odd).unwrap();
+    group.write(30).await;
+    group.all_have(32).await;
+    let others = group.replicas.values().next().unwrap().0.read();
+    assert_ne!(log.read().0[0], others.0[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

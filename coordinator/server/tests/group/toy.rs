@@ -1,6 +1,12 @@
 //! A state of numbers, each only once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use mainstay_coordinator::raft::{Machine, Position, Undecodable, store::Section};
+
+/// Whoever applies this last of three has another state than the others.
+pub(crate) const ODD: u64 = u64::MAX;
+static APPLIED: AtomicU64 = AtomicU64::new(0);
 
 /// Numbers in the order in which they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,7 +17,9 @@ impl Machine for Toy {
     type Outcome = ();
 
     fn apply(&mut self, _: Position, entry: &u64) {
-        if !self.0.contains(entry) {
+        if *entry == ODD {
+            self.0.push(ODD - APPLIED.fetch_add(1, Ordering::Relaxed) % 3 / 2);
+        } else if !self.0.contains(entry) {
             self.0.push(*entry);
         }
     }

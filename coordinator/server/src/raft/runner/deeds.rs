@@ -42,7 +42,10 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                 Effect::Apply(entry, ticket) => {
                     changed = true;
                     match self.apply(entry, ticket) {
-                        Ok(outcome) => outcomes.extend(outcome),
+                        Ok(outcome) => {
+                            outcomes.extend(outcome);
+                            self.make_common_checkpoint();
+                        }
                         Err(why) => {
                             self.end = Some(End::Broken(why));
                             break;
@@ -68,6 +71,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                 }
                 Effect::Members(members) => {
                     self.peers.members(&members);
+                    self.members = members.clone();
                     self.outlets.members.send_replace(members);
                     failpoint::reach("change-applied");
                 }

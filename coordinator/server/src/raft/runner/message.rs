@@ -6,7 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::disk::Done;
 use crate::raft::{
-    ChangeError, Machine, ProposeError, ReadError,
+    ChangeError, Machine, ProposeError, ReadError, StateHash,
     driver::{Change, ChangeRefused, LogWentBack, Shown, Status},
     store::{Checkpoint, ConfState, Position},
 };
@@ -24,6 +24,8 @@ pub(in crate::raft) enum Message<M: Machine> {
     Shown(oneshot::Sender<Shown>),
     /// A connection to that replica begins, and it shows this.
     Greeted(u64, Shown, oneshot::Sender<Result<(), LogWentBack>>),
+    /// What a checkpoint of that replica holds.
+    StateHash(u64, StateHash),
     /// Others do not let this replica take part, for this reason.
     Barred(String),
     /// From a peer, whose certificate says so.

@@ -25,11 +25,12 @@ pub(super) use self::{
 };
 use super::{
     ChangeError, End, Machine, Observer, ProposeError, Pulse, ReadError, Settings,
+    agreement::{Agreement, StateHash},
     driver::{Driver, Input, Role, Stop, TICK, Ticket},
     keeping::Keeping,
     mail::{self, Receiver, Sender},
     peers::Peers,
-    store::{Checkpoint, CheckpointWriter, Disk, Position, Priority, Room, Store},
+    store::{Checkpoint, CheckpointWriter, ConfState, Disk, Position, Priority, Room, Store},
 };
 use crate::failpoint;
 
@@ -56,6 +57,8 @@ pub(super) struct Parts<D: Disk, M: Machine> {
     pub(super) store: Store<D>,
     pub(super) state: M,
     pub(super) applied: Position,
+    /// Of the checkpoint that it began with.
+    pub(super) hash: StateHash,
     pub(super) observers: Vec<Box<dyn Observer<M>>>,
     pub(super) keeping: Keeping<M>,
     pub(super) settings: Settings,
@@ -71,6 +74,9 @@ pub(super) struct Runner<D: Disk, M: Machine> {
     driver: Driver,
     state: M,
     applied: Position,
+    /// As of there.
+    members: ConfState,
+    agreement: Agreement,
     observers: Vec<Box<dyn Observer<M>>>,
     keeping: Keeping<M>,
     peers: Arc<dyn Peers>,
@@ -103,8 +109,8 @@ pub(super) struct Runner<D: Disk, M: Machine> {
 impl<D: Disk, M: Machine> Runner<D, M> {
     /// Starts the disk's thread.
     pub(super) fn new(parts: Parts<D, M>) -> std::io::Result<Self> {
-        let Parts { driver, store, state, applied, observers, keeping, settings, peers, inbox, messages, .. } = parts;
-        let (proposals, outlets, pulse) = (parts.proposals, parts.outlets, parts.pulse);
+        let Parts { driver, store, state, applied, hash, observers, keeping, settings, peers, inbox, .. } = parts;
+        let (messages, proposals, outlets, pulse) = (parts.messages, parts.proposals, parts.outlets, parts.pulse);
         let (jobs, todo) = mail::channel();
         let (checkpoints, room) = (store.checkpoint_writer(), store.room());
         // With the log's thread gone nobody waits for it.
@@ -112,10 +118,13 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         let counts = Arc::clone(&pulse);
         let life = move || disk::run(store, todo, settings.retry_interval, &counts, tell);
         let disk = thread::Builder::new().name("log-disk".into()).spawn(life)?;
-        Ok(Self {
+        let members = driver.conf_state();
+        let mut runner = Self {
             driver,
             state,
             applied,
+            members,
+            agreement: Agreement::default(),
             observers,
             keeping,
             peers,
@@ -137,7 +146,9 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             is_full: false,
             ends: None,
             end: None,
-        })
+        };
+        runner.has(hash);
+        Ok(runner)
     }
 
     /// The thread's life.
@@ -245,6 +256,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             Message::Status(asker) => answer(asker, self.driver.status()),
             Message::Shown(asker) => answer(asker, self.driver.shown()),
             Message::Greeted(peer, shown, asker) => answer(asker, self.driver.greeted(peer, shown)),
+            Message::StateHash(from, hash) => self.compare(from, hash),
             Message::Barred(why) => self.end = Some(End::Barred(why)),
             Message::Frame(from, frame) => match protobuf::Message::parse_from_bytes(&frame) {
                 Ok(message) => self.step(from, message),

@@ -106,8 +106,8 @@ impl Checkpoint {
         Position { index: self.index, term: self.term }
     }
 
-    /// Writes it into an empty file.
-    pub(super) fn write<D: Disk>(&self, identity: &Identity, file: &D::File) -> std::io::Result<()> {
+    /// Writes it into an empty file; the SHA-256 that proves it.
+    pub(super) fn write<D: Disk>(&self, identity: &Identity, file: &D::File) -> std::io::Result<[u8; 32]> {
         let own: Vec<u8> = [self.index, self.term].into_iter().flat_map(u64::to_le_bytes).collect();
         // Without the replica: the same checkpoint is the same file everywhere.
         let head = identity::head(Kind::Checkpoint, &Identity { replica: 0, ..identity.clone() }, &own);
@@ -120,13 +120,14 @@ impl Checkpoint {
                 out.block(Block::Chunk, chunk)?;
             }
         }
-        let mut trailer = out.offset.to_le_bytes().to_vec();
-        trailer.extend_from_slice(&out.sha256.clone().finalize());
-        out.block(Block::Trailer, &trailer)
+        let proof: [u8; 32] = out.sha256.clone().finalize().into();
+        let trailer = [out.offset.to_le_bytes().as_slice(), &proof].concat();
+        out.block(Block::Trailer, &trailer)?;
+        Ok(proof)
     }
 
-    /// Reads the content of `file`.
-    pub(super) fn read(identity: &Identity, file: &str, bytes: &[u8]) -> Result<Self, OpenError> {
+    /// Reads the content of `file`, and the SHA-256 that proves it.
+    pub(super) fn read(identity: &Identity, file: &str, bytes: &[u8]) -> Result<(Self, [u8; 32]), OpenError> {
         let (found, mut own) = identity::read_head(Kind::Checkpoint, file, bytes)?;
         let expected = Identity { replica: 0, ..identity.clone() };
         if found != expected {
@@ -148,14 +149,14 @@ impl Checkpoint {
                 Block::Chunk => checkpoint.sections.last_mut().map(|section| section.bytes.extend_from_slice(content)),
                 Block::Trailer => {
                     let whole = &bytes[..offset];
-                    let proof = [(offset as u64).to_le_bytes().as_slice(), &Sha256::digest(whole)].concat();
-                    if content != proof {
+                    let proof: [u8; 32] = Sha256::digest(whole).into();
+                    if content != [(offset as u64).to_le_bytes().as_slice(), &proof].concat() {
                         return Err(damaged(offset, "it is not what its trailer says").into());
                     }
                     if end != bytes.len() {
                         return Err(damaged(end, "something stands behind its end").into());
                     }
-                    return Ok(checkpoint);
+                    return Ok((checkpoint, proof));
                 }
             };
             known.ok_or_else(|| nonsense(offset))?;
@@ -248,7 +249,7 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back() {
         for checkpoint in [Checkpoint::default(), Checkpoint::bootstrap(7, vec![]), large()] {
-            assert_eq!(Checkpoint::read(&identity(), "f", &bytes(&checkpoint)).unwrap(), checkpoint);
+            assert_eq!(Checkpoint::read(&identity(), "f", &bytes(&checkpoint)).unwrap().0, checkpoint);
         }
     }
 
@@ -256,7 +257,8 @@ mod tests {
     fn the_same_checkpoint_is_the_same_file_on_every_replica() {
         let disk = FaultyDisk::new(1);
         let other = Identity { replica: 2, ..identity() };
-        large().write::<FaultyDisk>(&other, &disk.create("f").unwrap()).unwrap();
+        let proof = large().write::<FaultyDisk>(&other, &disk.create("f").unwrap()).unwrap();
+        assert_eq!(Checkpoint::read(&identity(), "f", &bytes(&large())).unwrap().1, proof);
         assert_eq!(read_whole(&disk, "f").unwrap(), bytes(&large()));
         let foreign = Identity { generation: 2, ..identity() };
         assert!(matches!(Checkpoint::read(&foreign, "f", &bytes(&large())), Err(OpenError::Foreign { .. })));

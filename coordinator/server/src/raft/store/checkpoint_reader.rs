@@ -26,6 +26,6 @@ impl<D: Disk> CheckpointReader<D> {
     /// # Errors
     /// [`OpenError`] where they are not whole, or another cluster's.
     pub fn parse(&self, bytes: &[u8]) -> Result<Checkpoint, OpenError> {
-        Checkpoint::read(&self.identity, "the checkpoint that was sent", bytes)
+        Checkpoint::read(&self.identity, "the checkpoint that was sent", bytes).map(|(checkpoint, _)| checkpoint)
     }
 }

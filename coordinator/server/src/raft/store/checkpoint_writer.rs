@@ -37,6 +37,15 @@ impl<D: Disk> Clone for CheckpointWriter<D> {
 #[must_use = "Store::adopt drops what it makes superfluous"]
 pub struct SavedCheckpoint {
     pub(super) index: u64,
+    pub(super) sha256: [u8; 32],
+}
+
+impl SavedCheckpoint {
+    /// What proves all of it: the same on every replica that has one at that index.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
 }
 
 impl<D: Disk> CheckpointWriter<D> {
@@ -46,19 +55,21 @@ impl<D: Disk> CheckpointWriter<D> {
     /// [`WriteError::NoRoom`] where it does not fit even into the ballast's room; [`WriteError::Broken`].
     pub fn write(&self, checkpoint: &Checkpoint) -> Result<SavedCheckpoint, WriteError> {
         failpoint::reach("checkpoint-begun");
-        self.place(&checkpoint::file(checkpoint.index), checkpoint)?;
+        let sha256 = self.place(&checkpoint::file(checkpoint.index), checkpoint)?;
         failpoint::reach("checkpoint-renamed");
-        Ok(SavedCheckpoint { index: checkpoint.index })
+        Ok(SavedCheckpoint { index: checkpoint.index, sha256 })
     }
 
-    pub(super) fn place(&self, name: &str, checkpoint: &Checkpoint) -> Result<(), WriteError> {
+    pub(super) fn place(&self, name: &str, checkpoint: &Checkpoint) -> Result<[u8; 32], WriteError> {
         self.health.check()?;
-        let write = |file: &D::File| {
-            checkpoint.write::<D>(&self.identity, file)?;
-            failpoint::reach("checkpoint-written");
-            Ok(())
+        let mut proof = [0; 32];
+        let mut place = || {
+            place(&*self.disk, name, |file| {
+                proof = checkpoint.write::<D>(&self.identity, file)?;
+                failpoint::reach("checkpoint-written");
+                Ok(())
+            })
         };
-        let place = || place(&*self.disk, name, write);
         let mut placed = place();
         if matches!(placed, Err(PlaceError::NoRoom)) {
             // What it makes superfluous is worth more room than the ballast's.
@@ -68,7 +79,7 @@ impl<D: Disk> CheckpointWriter<D> {
             self.reserve.take_back();
         }
         match placed {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(proof),
             Err(PlaceError::NoRoom) => Err(WriteError::NoRoom),
             Err(PlaceError::Disk(error)) => Err(self.health.fail(name, &error)),
         }

@@ -27,7 +27,7 @@ pub(super) fn found<D: Disk>(
     }
     unfinished.iter().try_for_each(|name| disk.remove(name))?;
     place(disk, identity::FILE, |file| file.write_at(0, &identity::head(Kind::Identity, identity, &[])))?;
-    place(disk, &checkpoint::file(first.index), |file| first.write::<D>(identity, file))?;
+    place(disk, &checkpoint::file(first.index), |file| first.write::<D>(identity, file).map(drop))?;
     let hard_state = HardState { term: first.term, vote: 0, commit: first.index };
     let before = Before { crc: 0, last: first.position(), hard_state };
     let head = segment::head(identity, 1, settings.segment_bytes, &before);

@@ -6,6 +6,8 @@ use crate::raft::store::{Checkpoint, Identity, OpenError, checkpoint, disk::Disk
 /// The checkpoint that counts.
 pub(super) struct Chosen {
     pub(super) checkpoint: Checkpoint,
+    /// What proves it.
+    pub(super) sha256: [u8; 32],
     /// It came from elsewhere and does not have its name yet.
     pub(super) promoted: Option<u64>,
     /// All that count, the oldest first.
@@ -24,10 +26,10 @@ impl Chosen {
         while let Some(index) = indexes.last().copied() {
             let name = if promoted == Some(index) { checkpoint::received(index) } else { checkpoint::file(index) };
             match Checkpoint::read(identity, &name, &read(disk, &name)?) {
-                Ok(checkpoint) => {
+                Ok((checkpoint, sha256)) => {
                     meets(&name, index, &checkpoint, log, set_aside.first())?;
                     let promoted = promoted.filter(|promoted| *promoted == index);
-                    return Ok(Self { checkpoint, promoted, kept: indexes, set_aside });
+                    return Ok(Self { checkpoint, sha256, promoted, kept: indexes, set_aside });
                 }
                 Err(OpenError::Damaged(damage)) => set_aside.push(damage),
                 Err(other) => return Err(other),

@@ -33,6 +33,8 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The newest checkpoint that is whole.
     pub checkpoint: Checkpoint,
+    /// The SHA-256 that proves it.
+    pub sha256: [u8; 32],
     /// The place just before the first entry.
     pub before: Position,
     /// Every entry that is kept. They reach back to the checkpoint at least, and mostly behind it.
@@ -82,7 +84,7 @@ pub(super) fn open<D: Disk>(disk: Arc<D>, settings: Settings) -> Result<(Store<D
         Preparation::start(Arc::clone(&disk), settings.clone(), health.clone(), ready).map_err(failed("."))
     })?;
     let Log { tail, crc, segments, entries, cut, .. } = log;
-    let Chosen { checkpoint, kept, set_aside, .. } = chosen;
+    let Chosen { checkpoint, sha256, kept, set_aside, .. } = chosen;
     let earlier = files.into_keys().filter(|name| name.ends_with(SET_ASIDE));
     let fresh = set_aside.iter().map(|damage| format!("{}{SET_ASIDE}", damage.file));
     let damaged_files: BTreeSet<String> = earlier.chain(fresh).collect();
@@ -104,7 +106,7 @@ pub(super) fn open<D: Disk>(disk: Arc<D>, settings: Settings) -> Result<(Store<D
         set_aside: damaged_files.into_iter().collect(),
         buffer: Vec::new(),
     };
-    Ok((store, Recovered { hard_state, checkpoint, before: tail.base, entries, cut, set_aside }))
+    Ok((store, Recovered { hard_state, checkpoint, sha256, before: tail.base, entries, cut, set_aside }))
 }
 
 /// What a log holds: whose it is, the newest checkpoint that is whole, and every entry that is kept. Nothing is changed.
