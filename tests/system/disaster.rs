@@ -91,6 +91,7 @@ fn a_backup_brings_the_cluster_back_and_who_came_later_waits() {
     let again = ["cluster", "backup", text(&file), "--recovery-key-file", text(&key)];
     assert!(replicas.mainstay(&again).refused(5).contains("exists already"));
     replicas.mainstay(&[&again[..], &["--force"]].concat()).done();
+    assert!(replicas.mainstay(&["status"]).done().contains("backup "), "when the last one was taken");
     let audit = replicas.mainstay(&["audit", "-o", "json"]).rows();
     let backups = audit.iter().filter(|row| row["action"] == "cluster backup" && row["actor"] == "admin/admin");
     assert_eq!(backups.count(), 2, "{audit:?}");
@@ -100,6 +101,16 @@ fn a_backup_brings_the_cluster_back_and_who_came_later_waits() {
     as_vera.env("MAINSTAY_HOME", replicas.folder().join("vera")).arg("--context").arg(&viewer);
     Outcome::of(as_vera.args(["cluster", "backup", text(&replicas.folder().join("hers"))])).refused(4);
     assert!(!replicas.folder().join("hers").exists());
+
+    // Through a pipe it is the same.
+    let piped = replicas.folder().join("piped.backup");
+    let mut pipe = replicas.command(&["cluster", "backup", "-"]);
+    assert!(pipe.stdout(fs::File::create(&piped).unwrap()).status().unwrap().success());
+    let mut look = Program::Coordinator.command();
+    look.arg("restore").arg("--data-dir").arg(replicas.folder().join("nowhere")).arg("--from").arg(&piped);
+    let seen = Outcome::of(look.arg("--dry-run")).done();
+    assert!(seen.contains("cluster         lab, generation 1") && seen.contains("r1 at"), "{seen}");
+    assert!(!replicas.folder().join("nowhere").exists(), "a look changes nothing");
 
     let late = Agent::enrolled(&replicas, "late");
     let mut running = late.start();

@@ -53,6 +53,9 @@ pub(crate) struct Screen {
     /// Messages that no receiver took yet, and those that were given up.
     deliveries_owed: u64,
     deliveries_given_up: u64,
+    /// When somebody took a backup of the cluster last.
+    #[serde(serialize_with = "rfc3339")]
+    backed_up_at: Option<Timestamp>,
     troubles: Vec<Trouble>,
 }
 
@@ -122,6 +125,7 @@ impl From<pb::GetStatusResponse> for Screen {
             pending: status.pending,
             deliveries_owed: status.deliveries_owed,
             deliveries_given_up: status.deliveries_given_up,
+            backed_up_at: status.backed_up_at_ms.map(Timestamp),
             troubles: status.troubles.into_iter().map(trouble).collect(),
         }
     }
@@ -141,7 +145,7 @@ impl Screen {
     }
 
     /// `prod  ● 3/3 replicas, leader c2   nodes ● 41 ready  ▲ 1 stale`
-    fn head(&self, look: &Look) -> Vec<String> {
+    fn head(&self, now: Timestamp, look: &Look) -> Vec<String> {
         let healthy = self.replicas.iter().filter(|replica| replica.healthy).count();
         let tone = match healthy {
             all if all == self.replicas.len() => Tone::Good,
@@ -155,8 +159,9 @@ impl Screen {
         let replicas = format!("{cluster}  {} replicas, {leader}", replicas.whole(look));
         let indent = " ".repeat(columns(&Shown::new(&self.cluster).to_string()) + 2);
         let nodes = self.node_counts(look);
+        let backup = self.backed_up_at.map(|at| format!("   backup {} ago", span(now.since(at)))).unwrap_or_default();
         let things = format!(
-            "{indent}{}  {}  {}  {}",
+            "{indent}{}  {}  {}  {}{backup}",
             counted(self.disks, "disk"),
             counted(self.mounts, "mount"),
             counted(self.volumes, "volume"),
@@ -265,7 +270,7 @@ fn by_state<S: Serializer>(nodes: &[(Option<NodeState>, u64)], serializer: S) ->
 
 impl Watched for Screen {
     fn blocks(&self, _format: Format, now: Timestamp, look: &Look) -> Result<(Option<String>, Vec<String>), Failure> {
-        let mut lines = self.head(look);
+        let mut lines = self.head(now, look);
         let head = lines.remove(0);
         lines.extend(self.trouble_lines(now, look));
         Ok((Some(head), lines))

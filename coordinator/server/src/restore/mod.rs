@@ -105,6 +105,11 @@ pub struct Restored {
 /// # Errors
 /// Why it cannot be read.
 pub fn look(config: &RestoreConfig) -> Result<Remains, Failure> {
+    if let RestoreFrom::File { path, recovery_key } = &config.from
+        && !config.data_dir.exists()
+    {
+        return Ok(source::of_file(path, recovery_key.as_deref())?.remains());
+    }
     let dir = open(config)?;
     if is_interrupted(dir.path()) {
         return Err(interrupted(dir.path()));

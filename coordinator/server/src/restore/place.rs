@@ -6,7 +6,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, ErrorKind},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown},
     path::{Path, PathBuf},
 };
 
@@ -110,6 +110,7 @@ pub(super) fn finish(dir: &DataDir) -> Result<Restored, Failure> {
         for name in REPLACED {
             exchange(dir.path(), &ready, restored.kept_aside.as_deref(), name)?;
         }
+        give_to_owner(dir.path(), restored.kept_aside.as_deref())?;
         fs::remove_dir_all(&ready)?;
         File::open(dir.path())?.sync_all()?;
         Ok(restored)
@@ -128,6 +129,27 @@ fn tell_audit(data_dir: &Path, ready: &Path) -> io::Result<()> {
     }
     trail.sync()?;
     File::open(data_dir.join(FOLDER))?.sync_all()
+}
+
+/// Root restores, and somebody else runs the replica: what was made is the directory's owner's. (systemd gives a directory
+/// to the unit's user only where its owner is another one, and so leaves alone what root puts into it.)
+fn give_to_owner(data_dir: &Path, aside: Option<&Path>) -> io::Result<()> {
+    let owner = fs::metadata(data_dir)?;
+    let (uid, gid) = (owner.uid(), owner.gid());
+    let made = REPLACED.iter().chain([&FOLDER]).map(|name| data_dir.join(name));
+    let mut todo: Vec<PathBuf> = made.chain(aside.map(Path::to_owned)).filter(|path| path.exists()).collect();
+    while let Some(path) = todo.pop() {
+        let about = fs::symlink_metadata(&path)?;
+        if (about.uid(), about.gid()) != (uid, gid) {
+            lchown(&path, Some(uid), Some(gid))?;
+        }
+        if about.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                todo.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Moves what is there aside, and what was made to its place; each a step that is durable before the next.

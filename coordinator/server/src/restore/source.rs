@@ -61,7 +61,7 @@ pub(super) fn read(dir: &DataDir, from: &RestoreFrom) -> Result<Source, Failure>
     }
 }
 
-fn of_file(path: &Path, recovery_key: Option<&Path>) -> Result<Source, Failure> {
+pub(super) fn of_file(path: &Path, recovery_key: Option<&Path>) -> Result<Source, Failure> {
     let key = recovery_key.map(RecoveryKey::read).transpose()?;
     let file = fs::read(path).map_err(|error| {
         let what = format!("cannot read {}", path.display());

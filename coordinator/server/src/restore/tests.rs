@@ -1,6 +1,6 @@
 //! Restores on a real folder, each interrupted wherever it may be.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use mainstay_common::{
     Timestamp,
@@ -14,7 +14,10 @@ use crate::{
     audit::{Wanted, read as audit_of},
     identity::{CERTIFICATE_FILE, OPENER_FILE, key_of_files},
     init,
-    raft::Alone,
+    raft::{
+        Alone, Machine, Settings,
+        store::{self, Batch, EntryKind, Priority, Store, disk::Folder},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,6 +157,55 @@ async fn a_cluster_that_lives_is_not_torn_in_two() {
     assert_eq!(restore(&config(true)).unwrap().generation, 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_knows_to_be_committed_counts_in_place() {
+    let lab = Lab::found().await;
+    {
+        let disk = Folder::at(lab.data.join("log")).unwrap();
+        let (mut store, recovered) = Store::open(disk, Settings::default().store).unwrap();
+        let last = recovered.entries.last().unwrap();
+        let command = Command::Cluster(cluster::Command::Backup);
+        let entry = Entry {
+            at: now(),
+            actor: Actor::Root,
+            from: Origin::Socket,
+            request: None,
+            command,
+            asked: None,
+            through: None,
+        };
+        let (index, term, data) = (last.index + 1, last.term, <State as Machine>::encode(&entry));
+        let uncommitted = store::Entry { index, term, kind: EntryKind::Normal, data };
+        store.write(&Batch { entries: &[uncommitted], hard_state: None, priority: Priority::Ordinary }).unwrap();
+        let remains = look(&lab.in_place()).unwrap();
+        assert_eq!((remains.last_index, remains.last_term), (index, term));
+    }
+    assert!(look(&lab.in_place()).unwrap().until_ms.is_some());
+    restore(&lab.in_place()).unwrap();
+    assert!(lab.run().await.cluster.about().backed_up_at.is_some());
+    let found = audit_of(&lab.data, &Wanted { since: Timestamp(0), actor: String::new(), limit: 100 }).unwrap();
+    assert!(found.lines.iter().any(|line| line.action == "cluster backup"), "the audit has it too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_root_restores_is_the_directorys_owners() {
+    let lab = Lab::found().await;
+    let (own, other) = (rustix::process::geteuid().as_raw(), 54_321);
+    // Only root can give something away; everybody else keeps what is theirs.
+    let owner = if own == 0 { other } else { own };
+    std::os::unix::fs::chown(&lab.data, Some(owner), None).unwrap();
+    restore(&lab.in_place()).unwrap();
+    let mut todo: Vec<PathBuf> =
+        ["log", "audit", KEY_FILE, CERTIFICATE_FILE, "before-restore-2"].map(|name| lab.data.join(name)).into();
+    while let Some(path) = todo.pop() {
+        let about = fs::symlink_metadata(&path).unwrap();
+        assert_eq!(about.uid(), owner, "{}", path.display());
+        if about.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+}
+
 /// As far as the restore is decided, and nothing is in its place.
 fn decide(lab: &Lab) -> Restored {
     let away = lab.copy();
@@ -220,8 +272,7 @@ impl Lab {
     fn copy(&self) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("c");
-        let copied = std::process::Command::new("cp").arg("-a").arg(&self.data).arg(&data).status().unwrap();
-        assert!(copied.success());
+        copy_all(&self.data, &data);
         Self { data, key: self.key, _folder: folder }
     }
 
@@ -276,5 +327,15 @@ impl Lab {
         let mut writer = Writer::new(Vec::new(), key).unwrap();
         content::frames(&head, state).for_each(|frame| writer.write(&frame).unwrap());
         writer.finish().unwrap().0
+    }
+}
+
+/// Without a process of its own, which would hold other tests' locks until it runs.
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() { copy_all(&from, &to) } else { fs::copy(from, to).map(|_| ()).unwrap() }
     }
 }

@@ -94,6 +94,7 @@ pub(crate) fn status(reading: &Reading) -> pb::GetStatusResponse {
     }
     nodes.sort_by_key(|count| count.state);
     status.nodes = nodes;
+    status.backed_up_at_ms = reading.state.cluster.about().backed_up_at.map(|at| at.0);
     alert::summarise(reading, &mut status);
     status.troubles = live::troubles(&reading.state, &reading.live, reading.now).into_iter().map(trouble).collect();
     status
