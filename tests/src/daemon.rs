@@ -1,9 +1,9 @@
 //! A program that runs until it is told to stop.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ pub struct Daemon {
     child: Child,
     name: String,
     said: Arc<Mutex<Vec<String>>>,
+    stdin: Option<ChildStdin>,
 }
 
 impl Daemon {
@@ -31,7 +32,20 @@ impl Daemon {
     /// Where it cannot be started.
     #[must_use]
     pub fn start(name: &str, command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        Self::begin(name, command.stdin(Stdio::null()))
+    }
+
+    /// The same; it can be told something on its standard input.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn start_and_tell(name: &str, command: &mut Command) -> Self {
+        Self::begin(name, command.stdin(Stdio::piped()))
+    }
+
+    fn begin(name: &str, command: &mut Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
         let said = Arc::new(Mutex::new(Vec::new()));
         let outputs: [Option<Box<dyn std::io::Read + Send>>; 2] = [
@@ -48,7 +62,17 @@ impl Daemon {
                 }
             });
         }
-        Self { child, name: name.to_owned(), said }
+        let stdin = child.stdin.take();
+        Self { child, name: name.to_owned(), said, stdin }
+    }
+
+    /// Writes a line to its standard input.
+    ///
+    /// # Panics
+    /// Where it takes none.
+    pub fn is_told(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().unwrap_or_else(|| panic!("{} is not to be told anything", self.name));
+        writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{} takes no line: {error}", self.name));
     }
 
     /// Its process.

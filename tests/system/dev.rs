@@ -1,6 +1,7 @@
 //! `mainstay dev`, as the README's first command.
 
 use std::{
+    net::TcpStream,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -12,7 +13,9 @@ use mainstay_tests::{
     shell::sh,
 };
 use rustix::process::Signal;
+use serde_json::Value;
 
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What the first command promises.
 const READY_LIMIT: Duration = Duration::from_secs(5);
 
@@ -103,6 +106,41 @@ fn three_replicas_survive_a_transfer_and_a_second_start() {
     let _dev = three();
     let tokens = mainstay(home.path(), &["token", "ls", "-o", "json"]).rows();
     assert!(tokens.iter().any(|row| row["id"] == token["id"]), "{tokens:?}");
+}
+
+#[test]
+fn a_replica_is_killed_by_a_key_and_brought_back() {
+    let home = tempfile::tempdir().unwrap();
+    let mut three = command(home.path(), &["dev", "--replicas", "3", "--interval", "1s"]);
+    let mut dev = Daemon::start_and_tell("dev", &mut three);
+    dev.is_ready();
+    assert!(dev.said().contains("k kills the leader"), "{}", dev.said());
+    let standing = || mainstay(home.path(), &["cluster", "status", "-o", "json"]).rows();
+    let leads = |rows: &[Value]| rows.iter().find(|row| row["role"] == "leader").unwrap().clone();
+    let first = leads(&standing());
+    let (id, address) = (first["replica"].as_str().unwrap(), first["address"].as_str().unwrap());
+
+    dev.is_told("k");
+    dev.says(&format!("killed {id}, which led; 2 of 3 go on"), PATIENCE);
+    dev.says("leads now, after", PATIENCE);
+    let token = mainstay(home.path(), &["token", "create", "-o", "json"]).json();
+    let next = leads(&standing());
+    assert_ne!(next["replica"], id);
+    assert!(TcpStream::connect(address).is_err(), "{id} listens still");
+
+    dev.is_told("r");
+    dev.says(&format!("{id} is back and has all"), PATIENCE);
+    assert!(standing().iter().all(|row| row["healthy"] == true), "{:?}", standing());
+    let told = mainstay(home.path(), &["token", "ls", "-o", "json", "--stale", "--coordinator", address]).rows();
+    assert!(told.iter().any(|row| row["id"] == token["id"]), "{told:?}");
+
+    dev.is_told("t");
+    dev.says("leads now, as", PATIENCE);
+    assert_ne!(leads(&standing())["replica"], next["replica"]);
+    dev.is_told("x");
+    dev.says("k kills the leader", PATIENCE);
+    dev.signal(Signal::INT);
+    assert_eq!(dev.ends(Duration::from_secs(8)), 0, "{}", dev.said());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use mainstay_common::{
     ClusterId, ExitCode, Failure,
     process::{data_dir::DataDir, http, ready, shutdown::CancellationToken},
 };
+use mainstay_core::State;
 use mainstay_proto::v1 as pb;
 use rustls::ServerConfig;
 use tokio::{
@@ -27,7 +28,7 @@ use crate::{
     leader::{ControlLoop, Membership},
     log::{self, Log},
     peers::{Dismissal, MAX_FRAMES_BYTES, Network, Own, ReplicaService},
-    raft::Peers,
+    raft::{Peers, Running},
     receivers::{Client, Limits, system_roots},
 };
 
@@ -85,6 +86,7 @@ pub async fn run(
     let (network, fetches) = Network::new(own, joined.contacts());
     let peers: Arc<dyn Peers> = Arc::<Network>::clone(&network);
     let (log, running) = Log::start(&dir, peers)?;
+    let running = Held(Some(running));
     // Not the caller's: connections and links stand until another replica leads.
     let shared_stop = CancellationToken::new();
     let _stops = shared_stop.clone().drop_guard();
@@ -271,6 +273,25 @@ async fn give_way(log: &Log) {
 
 fn server_ended(why: String) -> Failure {
     Failure::new(ExitCode::Failed, "the server ended", why, "start it again")
+}
+
+/// The log's thread. Where the replica is dropped in the middle of its life, it dies as in a crash.
+struct Held(Option<Running<State>>);
+
+impl Held {
+    async fn end(mut self) {
+        if let Some(running) = self.0.take() {
+            running.end().await;
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.take() {
+            running.cut();
+        }
+    }
 }
 
 /// What the process has to end with by itself.

@@ -16,12 +16,15 @@ use mainstay_coordinator::{Lives, ServeConfig, Started};
 use mainstay_proto::v1::{self as pb, viewer_client::ViewerClient};
 use tokio::{
     sync::oneshot,
-    task::{JoinError, JoinHandle, JoinSet},
+    task::{JoinError, JoinHandle},
 };
 
 use super::{
-    DevArgs, identities,
-    replicas::{self, Place, Places},
+    DevArgs,
+    group::Group,
+    identities,
+    keys::{self, Keys},
+    replicas::{self, Places},
     screen,
 };
 
@@ -58,21 +61,48 @@ pub(super) async fn run(args: &DevArgs, folder: &Path, stop: CancellationToken) 
 
 #[derive(Default)]
 struct Parts {
+    /// The only replica.
     coordinator: Option<Part>,
-    /// Further replicas.
-    others: JoinSet<Result<(), Failure>>,
+    /// Or several.
+    group: Option<Group>,
     agent: Option<Part>,
 }
 
 impl Parts {
-    async fn end(mut self) {
+    async fn end(self) {
         for part in [self.agent, self.coordinator].into_iter().flatten() {
             if !part.is_finished() {
                 // It was told to stop; whatever it says now was said by the part that failed first.
                 drop(part.await);
             }
         }
-        while self.others.join_next().await.is_some() {}
+        if let Some(group) = self.group {
+            group.end().await;
+        }
+    }
+
+    /// Waits until a part ends by itself.
+    async fn early(&mut self) -> Failure {
+        tokio::select! {
+            ended = of(&mut self.coordinator) => early("coordinator", ended),
+            ended = of(&mut self.agent) => early("agent", ended),
+            failure = of_group(&mut self.group) => failure,
+        }
+    }
+}
+
+/// The end of a part that there may not be.
+async fn of(part: &mut Option<Part>) -> Result<Result<(), Failure>, JoinError> {
+    match part {
+        Some(part) => part.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn of_group(group: &mut Option<Group>) -> Failure {
+    match group {
+        Some(group) => group.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -89,51 +119,60 @@ async fn start_and_serve(
 
     let begun = Instant::now();
     let places = Places::of(folder, args.replicas)?;
-    let (coordinator, started) = match places.first() {
-        None => coordinator(args, folder, stop).await?,
-        Some(_) => several(args, folder, stop, &places, &mut parts.others).await?,
-    };
-    let coordinator = parts.coordinator.insert(coordinator);
-    if places.is_empty() {
+    let started = if places.is_empty() {
+        let (part, started) = coordinator(args, folder, stop).await?;
+        parts.coordinator = Some(part);
         screen::part("coordinator r1", &format!("leads, on {}", started.listen), begun)?;
-    }
+        started
+    } else {
+        let usual = on_loopback(HTTP_PORT);
+        let http = if TcpListener::bind(usual).is_ok() { usual } else { on_loopback(0) };
+        let group = Group::new(folder, places, args.http.unwrap_or(http), stop.clone());
+        several(parts.group.insert(group)).await?
+    };
 
     let begun_agent = Instant::now();
     let mut located = identities::administrator(folder, &started).await?;
     let (_, mut channel) = crate::connect::connect(&located, &located.context.addresses).await?;
-    if let [first, others @ ..] = &places[..] {
-        for (at, place) in (1..).zip(others) {
-            if !mainstay_coordinator::holds_cluster(&replicas::folder_of(folder, at)) {
-                replicas::take_in(folder, at, *place, *first, &channel).await?;
-                begin(folder, at, *place, stop, &mut parts.others);
+    let begun = match &mut parts.group {
+        None => begun_agent,
+        Some(group) => {
+            let leader = complete(group, folder, &channel).await?;
+            let places = group.places();
+            screen::part(&format!("{} replicas", places.len()), &format!("{leader} leads"), begun)?;
+            located.context.addresses = places.iter().map(|place| place.listen.to_string()).collect();
+            // Whoever leads is asked: what follows changes something.
+            let number = leader.trim_start_matches('r').parse::<usize>().ok();
+            if let Some(place) = number.and_then(|number| places.get(number.wrapping_sub(1))) {
+                (_, channel) = crate::connect::connect(&located, &[place.listen.to_string()]).await?;
             }
+            Instant::now()
         }
-        let leader = replicas::decide(&channel, places.len()).await?;
-        screen::part(&format!("{} replicas", places.len()), &format!("{leader} leads"), begun)?;
-        located.context.addresses = places.iter().map(|place| place.listen.to_string()).collect();
-        // Whoever leads is asked: what follows changes something.
-        let leads =
-            leader.trim_start_matches('r').parse::<usize>().ok().and_then(|number| places.get(number.wrapping_sub(1)));
-        if let Some(place) = leads {
-            (_, channel) = crate::connect::connect(&located, &[place.listen.to_string()]).await?;
-        }
-    }
-    let begun = if places.is_empty() { begun_agent } else { Instant::now() };
+    };
     let node = identities::enrolled(folder, &started, channel.clone()).await?;
-    let agent = parts.agent.insert(agent(args, folder, stop));
+    parts.agent = Some(agent(args, folder, stop));
     let seen = tokio::select! {
         seen = first_sample(channel, &node) => seen?,
-        ended = &mut *agent => return Err(early("agent", ended)),
-        ended = &mut *coordinator => return Err(early("coordinator", ended)),
-        Some(ended) = parts.others.join_next() => return Err(early("coordinator", ended)),
+        failure = parts.early() => return Err(failure),
     };
     screen::part(&format!("agent {node}"), &seen, begun)?;
-    screen::ready(&located.context, &started)?;
-    Err(tokio::select! {
-        ended = coordinator => early("coordinator", ended),
-        Some(ended) = parts.others.join_next() => early("coordinator", ended),
-        ended = agent => early("agent", ended),
-    })
+    let mut keys = if parts.group.is_some() { Keys::open() } else { None };
+    screen::ready(&located.context, &started, keys.as_ref().map(|_| keys::HELP))?;
+    loop {
+        let typed = async {
+            match &mut keys {
+                Some(keys) => keys.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let line = tokio::select! {
+            failure = parts.early() => return Err(failure),
+            line = typed => line,
+        };
+        if let Some(group) = &mut parts.group {
+            keys::obey(&line, group, &located).await?;
+        }
+    }
 }
 
 /// A part that ended although nobody asked it to.
@@ -163,27 +202,29 @@ async fn coordinator(args: &DevArgs, folder: &Path, stop: &CancellationToken) ->
 }
 
 /// Every replica that is there already, at once: they need each other to decide. Ready when the first one serves.
-async fn several(
-    args: &DevArgs,
-    folder: &Path,
-    stop: &CancellationToken,
-    places: &[Place],
-    others: &mut JoinSet<Result<(), Failure>>,
-) -> Result<(Part, Started), Failure> {
-    for (at, place) in places.iter().enumerate().skip(1) {
-        if mainstay_coordinator::holds_cluster(&replicas::folder_of(folder, at)) {
-            begin(folder, at, *place, stop, others);
+async fn several(group: &mut Group) -> Result<Started, Failure> {
+    for at in 1..group.places().len() {
+        if group.is_made(at) {
+            // Whether it decides is seen later.
+            drop(group.begin(at)?);
         }
     }
-    let usual = if TcpListener::bind(on_loopback(HTTP_PORT)).is_ok() { on_loopback(HTTP_PORT) } else { on_loopback(0) };
-    let config = replicas::config_of(folder, 0, places[0], args.http.unwrap_or(usual));
-    started(config, stop).await
+    match group.begin(0)?.await {
+        Ok(started) => Ok(started),
+        Err(_) => Err(group.ended().await),
+    }
 }
 
-/// Starts a further replica.
-fn begin(folder: &Path, at: usize, place: Place, stop: &CancellationToken, others: &mut JoinSet<Result<(), Failure>>) {
-    let (tell, _) = oneshot::channel();
-    others.spawn(mainstay_coordinator::run(replicas::config_of(folder, at, place, on_loopback(0)), stop.clone(), tell));
+/// Takes in those that are not there yet, and waits until all decide; who leads.
+async fn complete(group: &mut Group, folder: &Path, channel: &Channel) -> Result<String, Failure> {
+    for at in 1..group.places().len() {
+        if !group.is_made(at) {
+            let (place, first) = (group.places()[at], group.places()[0]);
+            replicas::take_in(folder, at, place, first, channel).await?;
+            drop(group.begin(at)?);
+        }
+    }
+    replicas::decide(channel, group.places().len()).await
 }
 
 async fn serve(

@@ -1,6 +1,8 @@
 //! `mainstay dev`: the whole mesh in one process, with this machine's real readings.
 
+mod group;
 mod identities;
+mod keys;
 mod mesh;
 mod replicas;
 mod screen;

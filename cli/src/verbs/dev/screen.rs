@@ -37,7 +37,7 @@ pub(super) fn part(part: &str, what: &str, begun: Instant) -> Result<(), Failure
 }
 
 /// Writes the context, and says what can be done next.
-pub(super) fn ready(context: &Context, started: &Started) -> Result<(), Failure> {
+pub(super) fn ready(context: &Context, started: &Started, keys: Option<&str>) -> Result<(), Failure> {
     let home = Home::of_env()?;
     home.save(CONTEXT, context)?;
     if !home.has_current() {
@@ -52,6 +52,9 @@ pub(super) fn ready(context: &Context, started: &Started) -> Result<(), Failure>
     say(&format!("http       http://{}/", started.http))?;
     for (at, verb) in TRY.into_iter().enumerate() {
         say(&format!("{:<10} {program}{flag} {verb}", if at == 0 { "try" } else { "" }))?;
+    }
+    if let Some(keys) = keys {
+        say(&format!("keys       {keys}"))?;
     }
     say("ready")
 }

@@ -425,6 +425,12 @@ impl<M: Machine> Running<M> {
         end.unwrap_or(End::Panicked)
     }
 
+    /// Ends the log as a crash would: nothing is handed over, and who waits is told that nobody knows.
+    pub fn cut(self) {
+        // It may have ended by itself.
+        self.inbox.send(Message::Cut).unwrap_or(());
+    }
+
     fn ask(&self) {
         // It may have ended by itself.
         self.inbox.send(Message::End).unwrap_or(());

@@ -39,6 +39,8 @@ pub(in crate::raft) enum Message<M: Machine> {
     CheckpointDone,
     Disk(Done),
     End,
+    /// The end, without another leader first.
+    Cut,
 }
 
 /// An entry that somebody waits for.

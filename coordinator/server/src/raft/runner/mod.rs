@@ -271,6 +271,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             Message::CheckpointDone => self.checkpoint_done(),
             Message::Disk(done) => self.disk_done(done),
             Message::End => self.begin_end(),
+            Message::Cut => self.end = Some(End::Asked),
         }
     }
 
