@@ -22,6 +22,7 @@ mod replicas;
 mod set_up;
 mod shares;
 mod swarm;
+mod versions;
 mod views;
 mod volumes;
 mod who_may_enter;

@@ -72,10 +72,12 @@ impl Record {
 /// Target and details.
 fn words(command: &Command) -> (String, String) {
     match command {
-        Command::Cluster(cluster::Command::Advertise(replica, address, peers, key)) => {
+        Command::Cluster(cluster::Command::Advertise(replica, address, peers, key, version)) => {
             let peers = peers.iter().map(|peers| format!(", by replicas at {}", text::Shown::new(peers)));
             let key = key.iter().map(|key| format!(", with key {key}"));
-            (replica.to_string(), text::Shown::new(address).to_string() + &peers.chain(key).collect::<String>())
+            let version = version.iter().map(|version| format!(", knows entries of version {version}"));
+            let rest: String = peers.chain(key).chain(version).collect();
+            (replica.to_string(), text::Shown::new(address).to_string() + &rest)
         }
         Command::Cluster(cluster::Command::Remove(replica)) => (replica.to_string(), String::new()),
         Command::Cluster(cluster::Command::Backup) => ("state".into(), "with what opens the CA's key".into()),

@@ -60,6 +60,9 @@ pub struct Replica {
     /// When it was removed: its id is never used again.
     #[n(3)]
     pub removed_at: Option<Timestamp>,
+    /// The version of entries that it says it knows; `None` for one that says nothing of it, which knows version 1.
+    #[n(4)]
+    pub version: Option<u32>,
     /// Nobody removed it: the disaster restore that began this generation went on without it.
     #[n(5)]
     pub left_out_of: Option<u64>,
@@ -100,10 +103,16 @@ impl fmt::Display for Fence {
 /// How the cluster may change. The numbers are the format on disk: never change or re-use one.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
-    /// A replica is dialled there from now on: by agents and operators, by other replicas; and which key is its own.
-    /// What is `None` stays as it is.
+    /// A replica is dialled there from now on: by agents and operators, by other replicas; which key is its own, and
+    /// which version of entries it knows. What is `None` stays as it is.
     #[n(0)]
-    Advertise(#[n(0)] ReplicaId, #[n(1)] String, #[n(2)] Option<String>, #[n(3)] Option<KeyFingerprint>),
+    Advertise(
+        #[n(0)] ReplicaId,
+        #[n(1)] String,
+        #[n(2)] Option<String>,
+        #[n(3)] Option<KeyFingerprint>,
+        #[n(4)] Option<u32>,
+    ),
     /// A replica goes for good.
     #[n(1)]
     Remove(#[n(0)] ReplicaId),
@@ -189,7 +198,8 @@ impl Cluster {
     pub fn founded(founding: Founding) -> Self {
         let Founding { id, name, replica, address } = founding;
         let about = About { id, name, generation: 1, next_replica: 2, backed_up_at: None };
-        let first = Replica { address, peer_address: None, key: None, removed_at: None, left_out_of: None };
+        let first =
+            Replica { address, peer_address: None, key: None, removed_at: None, version: None, left_out_of: None };
         Self { about, replicas: [(replica, first)].into_iter().collect() }
     }
 
@@ -199,7 +209,9 @@ impl Cluster {
     /// [`Rejected`] says why nothing changed.
     pub fn apply(&mut self, at: Timestamp, command: &Command) -> Result<Consequence, Rejected> {
         match command {
-            Command::Advertise(id, address, peers, key) => self.advertise(id, address, peers.as_deref(), *key),
+            Command::Advertise(id, address, peers, key, version) => {
+                self.advertise(id, address, peers.as_deref(), *key, *version)
+            }
             Command::Remove(id) => self.remove(at, id),
             Command::Backup => {
                 self.about.backed_up_at = Some(at);
@@ -245,6 +257,14 @@ impl Cluster {
         }
     }
 
+    /// A member that does not know entries of that version, as far as is known, and which it knows. `said` is what
+    /// members said of themselves when they were met last.
+    #[must_use]
+    pub fn behind(&self, version: u32, said: impl Fn(&ReplicaId) -> Option<u32>) -> Option<(&ReplicaId, u32)> {
+        let knows = |(id, replica): (_, &Replica)| (id, said(id).or(replica.version).unwrap_or(1));
+        self.replicas().map(knows).find(|(_, knows)| *knows < version)
+    }
+
     /// Nothing is known here: the state of a replica that joined and was told nothing yet.
     #[must_use]
     pub fn is_blank(&self) -> bool {
@@ -285,14 +305,15 @@ impl Cluster {
     }
 
     /// Takes in a replica that may join; the id that it has from now on.
-    pub fn join(&mut self, key: KeyFingerprint, address: &str, peers: &str) -> ReplicaId {
+    pub fn join(&mut self, key: KeyFingerprint, address: &str, peers: &str, version: Option<u32>) -> ReplicaId {
         if let Some((id, _)) = self.by_key(key) {
             return id.clone();
         }
         let id = numbered(self.about.next_replica);
         self.about.next_replica += 1;
         let (address, peer_address, key) = (address.to_owned(), Some(peers.to_owned()), Some(key));
-        self.replicas.insert(id.clone(), Replica { address, peer_address, key, removed_at: None, left_out_of: None });
+        let replica = Replica { address, peer_address, key, removed_at: None, version, left_out_of: None };
+        self.replicas.insert(id.clone(), replica);
         id
     }
 
@@ -302,6 +323,7 @@ impl Cluster {
         address: &str,
         peers: Option<&str>,
         key: Option<KeyFingerprint>,
+        version: Option<u32>,
     ) -> Result<Consequence, Rejected> {
         check_address(address)?;
         peers.map_or(Ok(()), check_address)?;
@@ -314,6 +336,7 @@ impl Cluster {
             replica.peer_address = Some(peers.to_owned());
         }
         replica.key = key.or(replica.key);
+        replica.version = version.or(replica.version);
         Ok(Consequence::Advertised)
     }
 
@@ -346,7 +369,7 @@ impl Cluster {
         }
         self.about.generation = *generation;
         self.about.next_replica += NUMBERS_LEFT_OUT;
-        Ok(Consequence::Restored(self.join(*key, address, peer_address)))
+        Ok(Consequence::Restored(self.join(*key, address, peer_address, None)))
     }
 }
 
@@ -388,7 +411,7 @@ mod tests {
         };
         let mut cluster = Cluster::founded(founding);
         let mut advertise = |id: &ReplicaId, address: &str| {
-            cluster.apply(Timestamp(0), &Command::Advertise(id.clone(), address.into(), None, None))
+            cluster.apply(Timestamp(0), &Command::Advertise(id.clone(), address.into(), None, None, None))
         };
         advertise(&r1, "[::1]:7443").unwrap();
         for bad in ["", "host", ":7443", "host:0", "host:70000", "host:"] {
@@ -405,9 +428,9 @@ mod tests {
             Founding { id: "c1".parse().unwrap(), name: "prod".into(), replica: r1.clone(), address: "h:1".into() };
         let mut cluster = Cluster::founded(founding);
         assert_eq!(cluster.apply(Timestamp(5), &Command::Remove(r1.clone())), Err(Rejected::Last(r1.clone())));
-        let r2 = cluster.join(key(2), "i:1", "i:2");
+        let r2 = cluster.join(key(2), "i:1", "i:2", None);
         assert_eq!(
-            (r2.as_str(), cluster.join(key(2), "i:1", "i:2")),
+            (r2.as_str(), cluster.join(key(2), "i:1", "i:2", None)),
             ("r2", r2.clone()),
             "asking again is no second join"
         );
@@ -415,11 +438,34 @@ mod tests {
         cluster.apply(Timestamp(6), &Command::Remove(r2.clone())).unwrap();
         assert_eq!(cluster.standing(&r2, key(2)), Standing::Removed);
         assert_eq!(cluster.may_join(key(2), "i:1", "i:2"), Err(Rejected::Removed(r2.clone())));
-        let advertise = Command::Advertise(r2.clone(), "k:1".into(), None, None);
+        let advertise = Command::Advertise(r2.clone(), "k:1".into(), None, None, None);
         assert_eq!(cluster.apply(Timestamp(7), &advertise), Err(Rejected::Removed(r2)));
         assert_eq!(cluster.may_join(key(3), "i:1", "i:2"), Ok(None), "its addresses are free");
-        assert_eq!(cluster.join(key(3), "i:1", "i:2").as_str(), "r3");
+        assert_eq!(cluster.join(key(3), "i:1", "i:2", None).as_str(), "r3");
         assert_eq!(cluster.replicas().count(), 2);
+    }
+
+    #[test]
+    fn whoever_does_not_know_a_version_is_named_as_it_says_itself() {
+        let (r1, key): (ReplicaId, _) = ("r1".parse().unwrap(), |number| KeyFingerprint([number; 32]));
+        let founding =
+            Founding { id: "c1".parse().unwrap(), name: "prod".into(), replica: r1.clone(), address: "h:1".into() };
+        let mut cluster = Cluster::founded(founding);
+        let says = |id: &ReplicaId, version| Command::Advertise(id.clone(), "h:1".into(), None, None, Some(version));
+        assert_eq!(cluster.behind(1, |_| None), None);
+        assert_eq!(cluster.behind(2, |_| None), Some((&r1, 1)), "of a version that says nothing");
+        cluster.apply(Timestamp(0), &says(&r1, 2)).unwrap();
+        assert_eq!(cluster.behind(2, |_| None), None);
+        let r2 = cluster.join(key(2), "i:1", "i:2", None);
+        assert_eq!(cluster.behind(2, |_| None), Some((&r2, 1)));
+        assert_eq!(cluster.behind(2, |id| (*id == r2).then_some(2)), None, "it said so when it was met");
+        assert_eq!(cluster.behind(3, |_| Some(3)), None);
+        // It was put back: what it says now counts.
+        assert_eq!(cluster.behind(2, |id| Some(if *id == r1 { 1 } else { 2 })), Some((&r1, 1)));
+        cluster.apply(Timestamp(0), &Command::Remove(r2)).unwrap();
+        assert_eq!(cluster.behind(2, |_| None), None, "who was removed hinders nobody");
+        let r3 = cluster.join(key(3), "j:1", "j:2", Some(2));
+        assert_eq!((cluster.replica(&r3).unwrap().version, cluster.behind(2, |_| None)), (Some(2), None));
     }
 
     #[test]
@@ -429,14 +475,14 @@ mod tests {
             Founding { id: "c1".parse().unwrap(), name: "prod".into(), replica: r1.clone(), address: "h:1".into() };
         let mut cluster = Cluster::founded(founding);
         assert_eq!(cluster.standing(&r1, key(1)), Standing::Unknown, "of a version that noted no keys");
-        let advertise = Command::Advertise(r1.clone(), "h:1".into(), Some("h:2".into()), Some(key(1)));
+        let advertise = Command::Advertise(r1.clone(), "h:1".into(), Some("h:2".into()), Some(key(1)), None);
         cluster.apply(Timestamp(0), &advertise).unwrap();
         assert_eq!(cluster.standing(&r1, key(1)), Standing::Member);
         assert_eq!(cluster.standing(&r1, key(2)), Standing::OtherKey);
         assert_eq!(cluster.standing(&numbered(2), key(2)), Standing::Later);
         assert_eq!(cluster.standing(&"x".parse().unwrap(), key(2)), Standing::Unknown);
         assert_eq!(cluster.standing(&numbered(0), key(2)), Standing::Removed, "no number is given again");
-        let moved = Command::Advertise(r1.clone(), "i:1".into(), None, None);
+        let moved = Command::Advertise(r1.clone(), "i:1".into(), None, None, None);
         cluster.apply(Timestamp(0), &moved).unwrap();
         assert_eq!(cluster.replica(&r1).unwrap().peer_address.as_deref(), Some("h:2"));
         assert_eq!(cluster.standing(&r1, key(1)), Standing::Member);
@@ -448,7 +494,7 @@ mod tests {
         let founding =
             Founding { id: "c1".parse().unwrap(), name: "prod".into(), replica: r1.clone(), address: "h:1".into() };
         let mut cluster = Cluster::founded(founding);
-        let r2 = cluster.join(key(2), "i:1", "i:2");
+        let r2 = cluster.join(key(2), "i:1", "i:2", None);
         cluster.apply(Timestamp(5), &Command::Remove(r2.clone())).unwrap();
         let restore = |generation, address: &str| {
             Command::Restore(Restore { generation, address: address.into(), peer_address: "h:2".into(), key: key(9) })
@@ -471,7 +517,7 @@ mod tests {
         for (gone, why) in [(r1, "left out"), (r2, "removed before"), (numbered(50), "of the time that was lost")] {
             assert_eq!(cluster.standing(&gone, key(2)), Standing::Removed, "{why}");
         }
-        assert_eq!(cluster.join(key(3), "i:1", "i:2").as_str(), "r104");
+        assert_eq!(cluster.join(key(3), "i:1", "i:2", None).as_str(), "r104");
     }
 
     #[test]

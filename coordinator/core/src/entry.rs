@@ -7,6 +7,10 @@ use minicbor::{Decode, Encode};
 
 use crate::{alert, ca, cluster, declare, node, notify, token, user};
 
+/// The version of entries that this program knows. A replica ends where it meets a later one, so nothing is proposed that
+/// some member does not know.
+pub const VERSION: u32 = 2;
+
 /// One entry of the log. The numbers are the format on disk: never change or re-use one.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Entry {
@@ -32,6 +36,26 @@ pub struct Entry {
     /// The replica that proposed it; `None` in entries of earlier versions.
     #[n(6)]
     pub through: Option<ReplicaId>,
+}
+
+impl Entry {
+    /// The first version that takes it as it is meant: others do not know its kind, or leave out what changes the state.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        let has_fields = self.asked.is_some()
+            || match &self.command {
+                Command::Cluster(command) => matches!(command, cluster::Command::Advertise(.., Some(_))),
+                Command::Token(token::Command::Join(shown)) => shown.version.is_some(),
+                Command::Token(_)
+                | Command::Node(_)
+                | Command::User(_)
+                | Command::Alert(_)
+                | Command::Notify(_)
+                | Command::Declare(_)
+                | Command::Ca(_) => false,
+            };
+        self.command.version().max(if has_fields { 2 } else { 1 })
+    }
 }
 
 /// Who wanted something.
@@ -198,6 +222,22 @@ impl Command {
             Self::Ca(ca::Command::Finish(..)) => "ca finish",
             Self::Ca(ca::Command::Back(..)) => "ca back",
             Self::Ca(ca::Command::Acknowledge(..)) => "ca acknowledge",
+        }
+    }
+
+    /// The first version that knows its kind.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        match self {
+            Self::Cluster(cluster::Command::Backup | cluster::Command::Restore(..)) => 2,
+            Self::Cluster(cluster::Command::Advertise(..) | cluster::Command::Remove(..))
+            | Self::Node(_)
+            | Self::Token(_)
+            | Self::User(_)
+            | Self::Alert(_)
+            | Self::Notify(_)
+            | Self::Declare(_)
+            | Self::Ca(_) => 1,
         }
     }
 

@@ -171,7 +171,7 @@ impl State {
             // Who has no token learns nothing of the replicas.
             self.tokens.join(at, shown, is_in.as_ref().is_ok_and(Option::is_some) || is_in.is_err())?;
             is_in?;
-            let id = self.cluster.join(shown.key, &shown.address, &shown.peer_address);
+            let id = self.cluster.join(shown.key, &shown.address, &shown.peer_address, shown.version);
             return Ok(Consequence::Token(token::Consequence::Joined(id)));
         }
         if let token::Command::Redeem(shown) = command {
@@ -265,6 +265,7 @@ mod tests {
                 key: KeyFingerprint([key; 32]),
                 address: format!("{address}:1"),
                 peer_address: format!("{address}:2"),
+                version: None,
             }))
         };
         let joined = |id: &str| Ok(Consequence::Token(token::Consequence::Joined(id.parse().unwrap())));

@@ -120,6 +120,9 @@ pub struct Join {
     /// What other replicas will dial there, host:port.
     #[n(4)]
     pub peer_address: String,
+    /// Which version of entries it knows; `None` for version 1.
+    #[n(5)]
+    pub version: Option<u32>,
 }
 
 /// What a machine shows at the door.

@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use mainstay_common::{Timestamp, identity::HumanRole, state::Severity};
+use mainstay_common::{ReplicaId, Timestamp, identity::HumanRole, state::Severity};
 use mainstay_core::{
     Actor, Command, Entry, Fence, Founding, KeyFingerprint, Origin, State,
     alert::{self, AlertId, Change, End, Episode, Event, Known, Pend, RuleId, Space, Turn, Where},
-    backup, ca, cluster, codec, declare, node, notify, token, user,
+    backup, ca, cluster, codec, declare, entry, node, notify, token, user,
 };
 
 const NOON: Timestamp = Timestamp(1_767_268_800_000);
@@ -34,6 +34,94 @@ fn every_kind_of_entry_reads_as_it_was_written() {
         assert_eq!(codec::decode::<Entry>(&bytes), Ok(entry.clone()), "{file} reads as something else");
         assert_eq!(codec::encode(&entry), bytes, "{file} is written otherwise now");
     }
+}
+
+#[test]
+fn a_named_entry_reads_as_it_was_written() {
+    let (_, entry) = entries().remove(1);
+    let entry = Entry { asked: Some(0x0123_4567_89ab_cdef), through: Some(parse("r2")), ..entry };
+    let bytes = golden("entry-named.hex", &codec::encode(&entry));
+    assert_eq!(codec::decode::<Entry>(&bytes), Ok(entry.clone()));
+    assert_eq!((codec::encode(&entry), entry.version()), (bytes, 2));
+    let record = mainstay_core::audit::Record::of(17, &entry, &Err(node::Rejected::Unknown("n1".into()).into()));
+    let bytes = golden("audit-record-through.hex", &codec::encode(&record));
+    assert_eq!(codec::decode(&bytes), Ok(record.clone()));
+    assert_eq!(codec::encode(&record), bytes);
+}
+
+#[test]
+fn a_replica_that_says_what_it_knows_reads_as_it_was_written() {
+    let mut state = state();
+    for command in [
+        Command::Token(token::Command::Create(parse("t2"), a_replicas_token())),
+        Command::Token(token::Command::Join(newer(join("t2", 5)))),
+        Command::Cluster(advertise(Some(2))),
+    ] {
+        let (actor, from) = (Actor::Root, Origin::Socket);
+        let entry = Entry { at: NOON, actor, from, request: None, command, asked: None, through: None };
+        state.apply(200, &entry).unwrap();
+    }
+    let bytes: Vec<u8> =
+        state.sections().find(|section| section.name == "replicas").unwrap().pieces.flatten().collect();
+    assert_eq!(golden("section-replicas-version.hex", &bytes), bytes, "replicas are written otherwise now");
+    let sections = state.sections().map(|section| (section.name, section.pieces.collect::<Vec<_>>()));
+    assert_eq!(State::from_sections(sections.collect::<Vec<_>>()), Ok(state));
+}
+
+#[test]
+fn a_field_that_is_added_later_does_not_keep_an_entry_from_being_read() {
+    #[derive(minicbor::Encode)]
+    struct Tomorrow {
+        #[n(0)]
+        at: Timestamp,
+        #[n(1)]
+        actor: Actor,
+        #[n(2)]
+        from: Origin,
+        #[n(3)]
+        request: Option<String>,
+        #[n(4)]
+        command: Command,
+        #[n(5)]
+        asked: Option<u64>,
+        #[n(6)]
+        through: Option<ReplicaId>,
+        #[n(9)]
+        later: Vec<String>,
+    }
+    for (_, entry) in entries() {
+        let Entry { at, actor, from, request, command, asked, through } = entry.clone();
+        let later = vec!["whatever it is".into()];
+        let tomorrow = Tomorrow { at, actor, from, request, command, asked, through, later };
+        assert_eq!(codec::decode::<Entry>(&codec::encode(&tomorrow)), Ok(entry));
+    }
+}
+
+/// A kind keeps its version for ever: members that announce a version rely on it.
+#[test]
+fn every_kind_and_field_is_of_the_version_that_brought_it() {
+    let mut versions: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    for (name, entry) in entries() {
+        let version = entry.version();
+        assert!((1..=entry::VERSION).contains(&version), "{name}: {version}");
+        versions.entry(entry.command.kind()).or_default().insert(version);
+        if !name.ends_with("-version") {
+            assert_eq!(version, entry.command.version(), "{} {name}", entry.command.kind());
+        }
+    }
+    let versions = &versions;
+    let of_version = |version| Command::KINDS.iter().filter(move |kind| versions[**kind].contains(&version)).copied();
+    let lines = |version| of_version(version).map(|kind| format!("{version} {kind}\n")).collect::<String>();
+    let now = lines(1) + &lines(2);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/golden/versions.txt");
+    if std::env::var_os("MAINSTAY_RECORD").is_some() {
+        fs::write(&path, &now).unwrap();
+    }
+    let known = fs::read_to_string(path).unwrap();
+    let of_first =
+        |text: &str| text.lines().filter(|line| line.starts_with("1 ")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(of_first(&known).len(), 31, "a released version gets no more kinds");
+    assert_eq!(now, known, "record new kinds of the latest version with MAINSTAY_RECORD=1");
 }
 
 #[test]
@@ -161,7 +249,11 @@ fn entries() -> Vec<(&'static str, Entry)> {
     let anna = Actor::Human(parse("anna"), HumanRole::Admin);
     let replica = Actor::Replica(parse("r1"));
     let mut entries = vec![
-        ("", replica, Command::Cluster(cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into(), None, None))),
+        (
+            "",
+            replica,
+            Command::Cluster(cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into(), None, None, None)),
+        ),
         ("", anna, Command::Node(node::Command::Label(parse("n1"), [("zone".into(), "a".into())].into()))),
         ("-by-agent", node, Command::Node(node::Command::Label(parse("n1"), BTreeMap::new()))),
         ("", Actor::Root, Command::Node(node::Command::Remove(parse("n1")))),
@@ -173,9 +265,11 @@ fn entries() -> Vec<(&'static str, Entry)> {
         ("", Actor::Root, Command::User(user::Command::Reissue(parse("eve"), a_user(Some(NOON))))),
         ("", Actor::Root, Command::Notify(notify::Command::Test(parse("ops")))),
         ("", Actor::Root, Command::Declare(declare::Declare { changes: changes(), expecting: 7 })),
-        ("-peers", Actor::Replica(parse("r1")), Command::Cluster(advertise())),
+        ("-peers", Actor::Replica(parse("r1")), Command::Cluster(advertise(None))),
+        ("-version", Actor::Replica(parse("r1")), Command::Cluster(advertise(Some(2)))),
         ("", Actor::Root, Command::Cluster(cluster::Command::Remove(parse("r2")))),
         ("", Actor::Token(parse("t2")), Command::Token(token::Command::Join(join("t2", 4)))),
+        ("-version", Actor::Token(parse("t2")), Command::Token(token::Command::Join(newer(join("t2", 4))))),
         ("", Actor::Human(parse("anna"), HumanRole::Admin), Command::Cluster(cluster::Command::Backup)),
         ("", Actor::Root, Command::Cluster(cluster::Command::Restore(restore()))),
         ("-replica", Actor::Root, Command::Token(token::Command::Create(parse("t2"), a_replicas_token()))),
@@ -280,12 +374,17 @@ fn join(token: &str, key: u8) -> token::Join {
         key: KeyFingerprint([key; 32]),
         address: format!("10.0.0.{key}:7443"),
         peer_address: format!("10.0.0.{key}:7444"),
+        version: None,
     }
 }
 
-fn advertise() -> cluster::Command {
+fn newer(join: token::Join) -> token::Join {
+    token::Join { version: Some(2), ..join }
+}
+
+fn advertise(version: Option<u32>) -> cluster::Command {
     let (peers, key) = (Some("10.0.0.1:7444".into()), Some(KeyFingerprint([4; 32])));
-    cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into(), peers, key)
+    cluster::Command::Advertise(parse("r1"), "10.0.0.1:7443".into(), peers, key, version)
 }
 
 fn restore() -> cluster::Restore {

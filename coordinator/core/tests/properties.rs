@@ -183,6 +183,26 @@ proptest! {
         }
     }
 
+    /// Whatever else was decided meanwhile, and whatever the server makes of the same wish the second time.
+    #[test]
+    fn who_asks_again_by_name_changes_nothing_and_gets_the_first_answer(commands in vec((command(), any::<u8>()), 1..60)) {
+        let (mut state, mut answered) = (State::founded(world::founding()), Vec::new());
+        for (index, (command, pick)) in (1i64..).zip(commands) {
+            let (at, from) = (Timestamp(index * 1_000), Origin::Peer("10.0.0.1:1".into()));
+            let (request, asked) = (Some(format!("q{index}")), Some(index.unsigned_abs()));
+            let entry = Entry { at, actor: Actor::Leader, from, request, command, asked, through: None };
+            let answer = state.apply(index.unsigned_abs(), &entry);
+            answered.push((entry.clone(), answer));
+            let (first, answer) = &answered[usize::from(pick) % answered.len()];
+            if answer.is_ok() {
+                let again = Entry { at: entry.at, command: entry.command, ..first.clone() };
+                let before = state.clone();
+                prop_assert_eq!(&state.apply(index.unsigned_abs(), &again), answer);
+                prop_assert_eq!(&state, &before);
+            }
+        }
+    }
+
     #[test]
     fn no_bytes_make_decoding_panic(bytes in vec(any::<u8>(), 0..200)) {
         drop(codec::decode::<Entry>(&bytes));
@@ -304,6 +324,6 @@ fn command() -> impl Strategy<Value = Command> {
         4 => about_messages.prop_map(Command::Notify),
         2 => declaring,
         1 => about_restores.prop_map(Command::Cluster),
-        1 => address.prop_map(|address| Command::Cluster(cluster::Command::Advertise("r1".parse().unwrap(), address, None, None))),
+        1 => address.prop_map(|address| Command::Cluster(cluster::Command::Advertise("r1".parse().unwrap(), address, None, None, None))),
     ]
 }

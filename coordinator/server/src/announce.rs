@@ -1,4 +1,4 @@
-//! A replica's own entry in the list: its addresses and its key, brought up to date.
+//! A replica's own entry in the list: its addresses, its key and which version of entries it knows, brought up to date.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,10 +6,12 @@ use mainstay_common::process::shutdown::CancellationToken;
 use mainstay_core::{Actor, Command, KeyFingerprint, State, cluster};
 use tokio::time::sleep;
 
-use crate::{config::next_port, log::Log, peers::Network};
+use crate::{config::next_port, log::Log, peers::Network, versions};
 
 /// How long it waits where the log did not take it.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often it looks whether there is anything to say.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// What this replica wants to be known by.
 pub(crate) struct Announcement {
@@ -23,27 +25,32 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
-    /// Says it until the list has it: to the log where this replica leads, else to whoever does.
+    /// Says it whenever the list does not have it: to the log where this replica leads, else to whoever does.
     pub(crate) async fn make(self, stop: CancellationToken) {
-        let mut leader = self.log.raft().leader();
-        while let Some(news) = self.due(&self.log.read()) {
-            let leads = leader.borrow_and_update().is_some();
-            let said = if leads { self.propose(news).await } else { self.network.announce(&news.0, &news.1).await };
-            match said {
-                Ok(()) if leads => return,
-                Ok(()) => {}
-                Err(why) => tracing::debug!(why, "this replica's addresses are not announced yet"),
+        let (mut leader, mut versions) = (self.log.raft().leader(), self.log.versions().watch());
+        loop {
+            let mut again = SWEEP;
+            if let Some(news) = self.due(&self.log.read()) {
+                let leads = leader.borrow_and_update().is_some();
+                let said = if leads { self.propose(news).await } else { self.network.announce(&news.0, &news.1).await };
+                if let Err(why) = said {
+                    tracing::debug!(why, "this replica's addresses are not announced yet");
+                }
+                again = AGAIN;
             }
             tokio::select! {
                 changed = leader.changed() => if changed.is_err() { return },
-                () = sleep(AGAIN) => {}
+                // What they know decides what may be told.
+                Ok(()) = versions.changed() => {}
+                () = sleep(again) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
     async fn propose(&self, (address, peers): (String, String)) -> Result<(), String> {
-        let command = cluster::Command::Advertise(self.log.replica().clone(), address, Some(peers), self.key);
+        let version = self.log.may_tell_versions().then(versions::known);
+        let command = cluster::Command::Advertise(self.log.replica().clone(), address, Some(peers), self.key, version);
         let by = self.log.own(Actor::Replica(self.log.replica().clone()));
         self.log.propose(by, Command::Cluster(command)).await.map(drop).map_err(|error| error.to_string())
     }
@@ -57,7 +64,8 @@ impl Announcement {
         let peers = peers.unwrap_or_else(|| next_port(&address));
         let news = listed.address != address
             || listed.peer_address.as_ref() != Some(&peers)
-            || (self.key.is_some() && listed.key != self.key);
+            || (self.key.is_some() && listed.key != self.key)
+            || (listed.version != Some(versions::known()) && self.log.may_tell_versions());
         news.then_some((address, peers))
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     audit::{FOLDER, Line, Trail},
     config::{Lives, next_port},
     identity::{CA_FILE, Ca, OPENER_FILE, Opener, Request, issue_replica, key_of_files, new_root, write},
-    log,
+    log, versions,
 };
 
 /// What `init` is told.
@@ -69,7 +69,10 @@ pub fn init(config: &InitConfig) -> Result<Initialised, Failure> {
     issue_replica(&dir, &replica, |key, subject, now| ca.sign_replica(key, subject, now, lives.replica))?;
 
     let (name, address) = (config.cluster.clone(), config.advertise.clone());
-    let advertise = cluster::Command::Advertise(replica.clone(), address.clone(), Some(peers), key_of_files(&dir));
+    // A list that says nothing of it is of version 1.
+    let version = Some(versions::known()).filter(|version| *version > 1);
+    let advertise =
+        cluster::Command::Advertise(replica.clone(), address.clone(), Some(peers), key_of_files(&dir), version);
     let mut state = State::founded(Founding { id: cluster_id, name, replica, address });
     state.cluster.apply(now, &advertise).map_err(|why| {
         Failure::new(ExitCode::Failed, "the cluster cannot be founded", why.to_string(), "correct the addresses")

@@ -38,6 +38,7 @@ use crate::{
     log,
     peers::{Contact, Network, Own, connect},
     raft::store,
+    versions,
 };
 
 /// Longest wait for one answer.
@@ -151,6 +152,7 @@ async fn ask(
         csr,
         address: config.advertise.clone(),
         peer_address: peer_address.to_owned(),
+        entry_version: versions::known(),
     };
     let until = Instant::now() + PATIENCE;
     let mut address = config.coordinator.clone();

@@ -20,6 +20,7 @@ pub mod raft;
 pub mod receivers;
 mod restore;
 mod run;
+mod versions;
 
 pub use config::{Lives, ServeConfig};
 pub use ingest::sample_of;

@@ -85,7 +85,7 @@ pub async fn run(
     let (cluster_id, client) = (own.identity.cluster.clone(), Arc::clone(&own.tls));
     let (network, fetches) = Network::new(own, joined.contacts());
     let peers: Arc<dyn Peers> = Arc::<Network>::clone(&network);
-    let (log, running) = Log::start(&dir, peers)?;
+    let (log, running) = Log::start(&dir, peers, network.versions().clone())?;
     let running = Held(Some(running));
     // Not the caller's: connections and links stand until another replica leads.
     let shared_stop = CancellationToken::new();

@@ -138,7 +138,9 @@ impl Group {
                 };
                 match outcome {
                     // The life before is not quite over.
-                    Err(failure) if failure.code == ExitCode::Conflict && Instant::now() < deadline => sleep(AGAIN).await,
+                    Err(failure) if failure.code == ExitCode::Conflict && Instant::now() < deadline => {
+                        sleep(AGAIN).await
+                    }
                     outcome => break outcome,
                 }
             };
@@ -157,7 +159,9 @@ impl Group {
     pub(super) async fn ended(&mut self) -> Failure {
         loop {
             // The group has a sender itself.
-            let Some(Farewell { number, outcome }) = self.ended.recv().await else { return std::future::pending().await };
+            let Some(Farewell { number, outcome }) = self.ended.recv().await else {
+                return std::future::pending().await;
+            };
             if !self.lives.iter().flatten().any(|life| life.number == number) {
                 continue;
             }

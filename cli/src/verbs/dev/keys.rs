@@ -24,8 +24,7 @@ use super::{group::Group, screen};
 use crate::connect::Located;
 
 /// What is said of the keys.
-pub(super) const HELP: &str =
-    "k kills the leader, r brings back what is down, t has another one lead; then Enter";
+pub(super) const HELP: &str = "k kills the leader, r brings back what is down, t has another one lead; then Enter";
 /// How long others may take to choose a leader, and one that was down to be back.
 const LIMIT: Duration = Duration::from_secs(20);
 /// How often that is looked at.
@@ -42,9 +41,8 @@ impl Keys {
     /// Where there is somebody to type: a terminal, or a program at the other end of a pipe.
     pub(super) fn open() -> Option<Self> {
         let stdin = io::stdin();
-        let is_pipe = fstat(stdin.as_fd()).is_ok_and(|stat| {
-            matches!(FileType::from_raw_mode(stat.st_mode), FileType::Fifo | FileType::Socket)
-        });
+        let is_pipe = fstat(stdin.as_fd())
+            .is_ok_and(|stat| matches!(FileType::from_raw_mode(stat.st_mode), FileType::Fifo | FileType::Socket));
         if !stdin.is_terminal() && !is_pipe {
             return None;
         }
@@ -129,7 +127,9 @@ async fn bring_back(group: &mut Group, located: &Located) -> Result<(), Failure>
     let is = if names.len() == 1 { "is" } else { "are" };
     match until(group, well).await {
         Some(()) => screen::say(&format!("{} {is} back and has all, after {}", names.join(" and "), after(begun))),
-        None => screen::say(&format!("{} {is} not back yet: RUST_LOG=debug mainstay dev tells why", names.join(" and "))),
+        None => {
+            screen::say(&format!("{} {is} not back yet: RUST_LOG=debug mainstay dev tells why", names.join(" and ")))
+        }
     }
 }
 

@@ -78,6 +78,11 @@ impl pb::enrol_server::Enrol for EnrolService {
         let token: TokenId = asked.token_id.parse().map_err(|error| failure::invalid_name(&error))?;
         let secret =
             asked.secret.try_into().map_err(|_| failure::invalid("not a token", "its secret has 16 bytes", ""))?;
+        let tells = self.0.log.may_tell_versions();
+        let version = asked.entry_version.max(1);
+        if tells && version < 2 {
+            return Err(failure::joins_too_old(version));
+        }
         // Where nothing can be signed, no use is taken.
         self.0.ca.issuing().map_err(|error| failure::unsigned(&error))?;
         let join = token::Join {
@@ -86,6 +91,7 @@ impl pb::enrol_server::Enrol for EnrolService {
             key: signing.key(),
             address: asked.address,
             peer_address: asked.peer_address,
+            version: tells.then_some(version),
         };
         let id = self.take_in(By::unnamed(Actor::Token(token.clone()), origin), join).await?;
         let subject = Subject::Replica(id.clone());

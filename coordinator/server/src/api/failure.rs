@@ -207,6 +207,12 @@ pub(crate) fn proposal(error: &ProposeError, state: &State) -> Status {
         ProposeError::Rejected(rejected) => refused(rejected, state),
         ProposeError::Log(raft::ProposeError::NotLeader(leader)) => not_leader(*leader, state),
         ProposeError::Log(error) => not_taken(error),
+        ProposeError::Behind { member, knows, kind, needs } => status(
+            Code::FailedPrecondition,
+            format!("{member} is too old for that"),
+            format!("it knows entries of version {knows}, and {kind} is of version {needs}: it would end at it"),
+            format!("mainstay-coordinator of a later version there; or: mainstay cluster remove {member}"),
+        ),
     }
 }
 
@@ -255,6 +261,16 @@ pub(crate) fn change(error: &raft::ChangeError, id: &ReplicaId) -> Status {
             status(Code::Unknown, "the outcome is unknown", error.to_string(), "mainstay cluster status tells")
         }
     }
+}
+
+/// A replica that would end where it meets what the cluster decided already.
+pub(crate) fn joins_too_old(knows: u32) -> Status {
+    status(
+        Code::FailedPrecondition,
+        "this mainstay-coordinator is older than the cluster",
+        format!("it knows entries of version {knows}, and the log has later ones"),
+        "join with the version that the other replicas run",
+    )
 }
 
 /// A replica that nobody knows.

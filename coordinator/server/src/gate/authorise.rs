@@ -278,7 +278,7 @@ mod tests {
         let mut state = state();
         let id: ReplicaId = "r1".parse().unwrap();
         state.cluster.apply(Timestamp(1), &cluster::Command::Remove(id.clone())).unwrap_err();
-        state.cluster.join(KeyFingerprint([9; 32]), "i:1", "i:2");
+        state.cluster.join(KeyFingerprint([9; 32]), "i:1", "i:2", None);
         state.cluster.apply(Timestamp(1), &cluster::Command::Remove(id.clone())).unwrap();
         let subject = Subject::Replica(id);
         let asked = |key, voters: &[u64]| {
@@ -327,7 +327,7 @@ mod tests {
         });
         let (now, key) = (Timestamp(0), KeyFingerprint([1; 32]));
         state.nodes.admit(now, &"n1".parse().unwrap(), key);
-        let advertise = cluster::Command::Advertise("r1".parse().unwrap(), "h:1".into(), None, Some(key));
+        let advertise = cluster::Command::Advertise("r1".parse().unwrap(), "h:1".into(), None, Some(key), None);
         state.cluster.apply(now, &advertise).unwrap();
         for role in [HumanRole::Viewer, HumanRole::Operator, HumanRole::Admin] {
             let user = user::User { role, key, added_at: now, added_by: "admin".parse().unwrap(), revoked_at: None };

@@ -130,6 +130,8 @@ impl ControlLoop {
                 Ok(Err(ProposeError::Log(why @ (raft::ProposeError::NotLeader(_) | raft::ProposeError::Unknown)))) => {
                     tracing::debug!(%why, "a decision is left to another leader");
                 }
+                // The next plan asks again.
+                Ok(Err(why @ ProposeError::Behind { .. })) => tracing::warn!(%why, "a decision waits"),
                 Ok(Err(ProposeError::Log(why))) => {
                     tracing::warn!(%why, "a decision could not be made");
                     return Proposed::Ended;

@@ -2,7 +2,10 @@
 
 use mainstay_core::{Consequence, Entry, Rejected, State, Unreadable, codec};
 
-use crate::raft::{Machine, Position, Undecodable, store::Section};
+use crate::{
+    raft::{Machine, Position, Undecodable, store::Section},
+    versions,
+};
 
 impl Machine for State {
     type Entry = Entry;
@@ -17,7 +20,14 @@ impl Machine for State {
     }
 
     fn decode(data: &[u8]) -> Result<Entry, Undecodable> {
-        codec::decode(data).map_err(undecodable)
+        let entry: Entry = codec::decode(data).map_err(undecodable)?;
+        let (version, known) = (entry.version(), versions::known());
+        if version > known {
+            let what =
+                format!("{}, of version {version} of entries where {known} is the latest,", entry.command.kind());
+            return Err(Undecodable::Newer { what, version: None });
+        }
+        Ok(entry)
     }
 
     fn is_essential(entry: &Entry) -> bool {

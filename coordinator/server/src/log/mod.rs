@@ -25,6 +25,7 @@ use crate::{
         self, End, Observer, Peers, Position, Running, Settings,
         store::{CreateError, Identity, disk::Folder},
     },
+    versions::Versions,
 };
 
 /// The log's folder within the data directory.
@@ -41,6 +42,18 @@ pub(crate) enum ProposeError {
     /// The log did not take it.
     #[error(transparent)]
     Log(#[from] raft::ProposeError),
+    /// A member would end where it meets it. Nothing changed.
+    #[error("{member} knows entries of version {knows}, and {kind} is of version {needs}; nothing changed")]
+    Behind {
+        /// Who.
+        member: ReplicaId,
+        /// What it knows.
+        knows: u32,
+        /// What it is.
+        kind: &'static str,
+        /// What one has to know for it.
+        needs: u32,
+    },
 }
 
 /// Who wants something, and from where.
@@ -79,6 +92,7 @@ pub(crate) struct Log {
     /// and is then told who leads.
     writes: Arc<RwLock<()>>,
     audited: Written,
+    versions: Versions,
 }
 
 impl Log {
@@ -86,7 +100,11 @@ impl Log {
     ///
     /// # Errors
     /// Three lines on what is wrong with it; nothing was changed.
-    pub(crate) fn start(dir: &DataDir, peers: Arc<dyn Peers>) -> Result<(Self, Running<State>), Failure> {
+    pub(crate) fn start(
+        dir: &DataDir,
+        peers: Arc<dyn Peers>,
+        versions: Versions,
+    ) -> Result<(Self, Running<State>), Failure> {
         refuse_missing(dir.path())?;
         let folder = dir.file(FOLDER);
         let unusable = |error: std::io::Error| process::data_dir::unusable(&folder, &error);
@@ -101,7 +119,7 @@ impl Log {
         }
         let started = raft::start_member(disk, settings, observers, peers, State::blank());
         let (raft, running) = started.map_err(|error| error.failure(&folder.display().to_string()))?;
-        Ok((Self { raft, replica, writes: Arc::default(), audited }, running))
+        Ok((Self { raft, replica, writes: Arc::default(), audited, versions }, running))
     }
 
     /// Proposes a command; the answer comes when it is durable and applied.
@@ -112,9 +130,32 @@ impl Log {
         let By { actor, from, asked } = by;
         let (request, asked) = asked.map(|asked| (asked.name, asked.digest)).unzip();
         let through = Some(self.replica.clone());
-        let entry = Entry { at: process::now(), actor, from, request, command, asked, through };
+        let mut entry = Entry { at: process::now(), actor, from, request, command, asked, through };
+        self.fit(&mut entry)?;
         let _writes = self.writes.read().await;
         Ok(self.raft.propose(entry).await??)
+    }
+
+    /// Makes of an entry what every member knows. While one is older nothing has a name: it would tell another request
+    /// by other means, and states would part.
+    fn fit(&self, entry: &mut Entry) -> Result<(), ProposeError> {
+        let state = self.read();
+        let behind = |entry: &Entry| self.versions.behind(entry.version(), self.number(), &state);
+        if entry.asked.is_some() && behind(entry).is_some() {
+            (entry.request, entry.asked) = (None, None);
+        }
+        let (kind, needs) = (entry.command.kind(), entry.version());
+        behind(entry).map_or(Ok(()), |(member, knows)| Err(ProposeError::Behind { member, knows, kind, needs }))
+    }
+
+    /// Whether every member knows entries that tell versions.
+    pub(crate) fn may_tell_versions(&self) -> bool {
+        self.versions.behind(2, self.number(), &self.read()).is_none()
+    }
+
+    /// What others say they know.
+    pub(crate) fn versions(&self) -> &Versions {
+        &self.versions
     }
 
     /// Raft's own handle.
@@ -196,6 +237,11 @@ impl Log {
         let why = match self.raft.ended().await {
             End::Asked => return std::future::pending().await,
             End::Broken(why) => why,
+            End::Newer(why) => {
+                let what = "this replica is older than what the cluster decided, so it ends";
+                let try_next = "start mainstay-coordinator of the version that the other replicas run; nothing is lost";
+                return Failure::new(ExitCode::Failed, what, why, try_next);
+            }
             End::Removed => {
                 let why = "it led the cluster in its own removal";
                 return Failure::new(

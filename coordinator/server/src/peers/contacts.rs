@@ -69,7 +69,8 @@ mod tests {
             address: "h:1".into(),
         });
         let key = KeyFingerprint([1; 32]);
-        let advertise = cluster::Command::Advertise("r1".parse().unwrap(), "h:1".into(), Some("h:2".into()), Some(key));
+        let advertise =
+            cluster::Command::Advertise("r1".parse().unwrap(), "h:1".into(), Some("h:2".into()), Some(key), None);
         let at = mainstay_common::Timestamp(0);
         state.cluster.apply(at, &advertise).unwrap();
         assert!(contacts.follow(&state, &nobody, 2));
@@ -77,8 +78,8 @@ mod tests {
         assert_eq!(contacts.0[&3].address, "c:1");
         assert!(!contacts.follow(&state, &nobody, 2));
 
-        state.cluster.join(KeyFingerprint([2; 32]), "i:1", "i:2");
-        state.cluster.join(KeyFingerprint([3; 32]), "j:1", "j:2");
+        state.cluster.join(KeyFingerprint([2; 32]), "i:1", "i:2", None);
+        state.cluster.join(KeyFingerprint([3; 32]), "j:1", "j:2", None);
         let removed = cluster::Command::Remove("r1".parse().unwrap());
         state.cluster.apply(at, &removed).unwrap();
         let decides = ConfState { voters: vec![1, 2], ..ConfState::default() };

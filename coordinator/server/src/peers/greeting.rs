@@ -5,7 +5,10 @@ use mainstay_core::cluster;
 use mainstay_proto::v1 as pb;
 
 use super::Own;
-use crate::raft::{Position, Shown};
+use crate::{
+    raft::{Position, Shown},
+    versions,
+};
 
 /// The versions of the protocol between replicas that this program speaks.
 const OLDEST_PROTOCOL: u32 = 1;
@@ -47,6 +50,7 @@ pub(super) fn greeting(own: &Own, to: u64, shown: Shown) -> pb::Frames {
         oldest_protocol: OLDEST_PROTOCOL,
         newest_protocol: NEWEST_PROTOCOL,
         address: own.address.to_string(),
+        entry_version: versions::known(),
         boot: shown.boot,
         term: shown.term,
         last_index: shown.last.index,

@@ -26,6 +26,7 @@ use crate::{
     VERSION,
     api::failure::{REPLICA_BARRED, REPLICA_REMOVED},
     raft::{StateHash, Unadmitted},
+    versions,
 };
 
 /// Longest wait for a connection, and again for the greeting.
@@ -106,6 +107,7 @@ async fn talk(network: &Network, peer: u64, contact: &Contact, queue: &Queue, st
             return why.to_string();
         }
     };
+    network.versions.note(peer, greeted.entry_version);
     *stood = Some(Instant::now());
     queue.open();
     network.links.send_if_modified(|links| links.insert(peer, true) != Some(true));
@@ -180,7 +182,8 @@ pub(super) async fn announce(
     let mut client = ReplicaClient::new(connect(network, peer, contact).await?);
     let stands = network.log.get().ok_or("there is no log yet")?.shown().await.ok_or("this replica is ending")?;
     let boot = stands.boot;
-    let request = pb::AnnounceRequest { address: address.to_owned(), peer_address: peer_address.to_owned(), boot };
+    let (address, peer_address, entry_version) = (address.to_owned(), peer_address.to_owned(), versions::known());
+    let request = pb::AnnounceRequest { address, peer_address, boot, entry_version };
     let answer = timeout(ANSWER, client.announce(request)).await.map_err(|_| "no answer".to_owned())?;
     answer.map(drop).map_err(|status| status.message().replace('\n', "; "))
 }

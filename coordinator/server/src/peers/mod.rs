@@ -30,7 +30,10 @@ use tokio::{
 };
 
 use self::queue::Queue;
-use crate::raft::{ConfState, Log, Peers, Position, StateHash, store::Identity};
+use crate::{
+    raft::{ConfState, Log, Peers, Position, StateHash, store::Identity},
+    versions::Versions,
+};
 
 /// The largest message between replicas: an entry of 1 MiB, and what goes with it.
 pub(crate) const MAX_FRAMES_BYTES: usize = 4 << 20;
@@ -53,6 +56,7 @@ pub(crate) struct Network {
     queues: Mutex<BTreeMap<u64, Arc<Queue>>>,
     contacts: watch::Sender<Contacts>,
     links: watch::Sender<BTreeMap<u64, bool>>,
+    versions: Versions,
     fetches: mpsc::UnboundedSender<(u64, Position)>,
     dismissed: watch::Sender<Option<Dismissal>>,
     state_hash: watch::Sender<Option<StateHash>>,
@@ -85,6 +89,7 @@ impl Network {
             queues: Mutex::default(),
             contacts: watch::Sender::new(contacts),
             links: watch::Sender::default(),
+            versions: Versions::default(),
             fetches,
             dismissed: watch::Sender::default(),
             state_hash: watch::Sender::default(),
@@ -95,6 +100,11 @@ impl Network {
     /// Which links to others stand, by Raft's number.
     pub(crate) fn links(&self) -> BTreeMap<u64, bool> {
         self.links.borrow().clone()
+    }
+
+    /// What others say they know.
+    pub(crate) fn versions(&self) -> &Versions {
+        &self.versions
     }
 
     /// Tells whoever leads where this replica is dialled from now on.

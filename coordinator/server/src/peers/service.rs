@@ -66,6 +66,7 @@ impl pb::replica_server::Replica for ReplicaService {
             failure::unadmitted(&id, &why)
         })?;
         let stands = log.shown().await.ok_or_else(|| failure::unadmitted(&id, &Unadmitted::Ending))?;
+        self.network.versions().note(greeted.from, greeted.entry_version);
         // Room for it was made above.
         answers.try_send(Ok(greeting::greeting(&self.network.own, greeted.from, stands))).unwrap_or(());
         tokio::spawn(async move {
@@ -124,11 +125,12 @@ impl pb::replica_server::Replica for ReplicaService {
             // A copy of it must not lead the others to where it is.
             return Err(failure::replica_not_connected(&id));
         }
+        let version = self.log.may_tell_versions().then_some(asked.entry_version.max(1));
         // Its key stays the one it joined with.
-        let command = cluster::Command::Advertise(id.clone(), asked.address, Some(asked.peer_address), None);
+        let command = cluster::Command::Advertise(id.clone(), asked.address, Some(asked.peer_address), None, version);
         let proposed = self.log.propose(by, Command::Cluster(command)).await;
         proposed.map_err(|error| failure::proposal(&error, &self.log.read()))?;
-        tracing::info!(replica = %id, "a replica moved");
+        tracing::info!(replica = %id, "a replica says where it is, and what it knows");
         Ok(Response::new(pb::AnnounceResponse {}))
     }
 

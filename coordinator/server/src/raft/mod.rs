@@ -132,6 +132,8 @@ pub enum End {
     Asked,
     /// The disk failed, for this reason: the process has to end, and not with success.
     Broken(String),
+    /// A later version wrote what comes next in the log.
+    Newer(String),
     /// A mistake in the program: the thread panicked, and has told why.
     Panicked,
     /// It led the group in its own removal.
@@ -390,7 +392,7 @@ impl<M: Machine> Log<M> {
     /// The thread is gone, or going: it says why as its last act.
     async fn why_ended(&self) -> ProposeError {
         match self.ended().await {
-            End::Asked | End::Removed | End::Barred(_) => ProposeError::Ending,
+            End::Asked | End::Removed | End::Barred(_) | End::Newer(_) => ProposeError::Ending,
             End::Broken(why) => ProposeError::Broken(why),
             End::Panicked => ProposeError::Unknown,
         }

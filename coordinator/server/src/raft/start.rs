@@ -80,6 +80,17 @@ impl StartError {
         self.told(folder, format!("start mainstay-coordinator {version}; nothing was changed"))
     }
 
+    /// What the log of a replica ends with that met it on its way.
+    pub(super) fn end(&self) -> End {
+        match self {
+            Self::Entry { why: Undecodable::Newer { .. }, .. }
+            | Self::Checkpoint { why: Undecodable::Newer { .. }, .. } => End::Newer(self.to_string()),
+            Self::Entry { .. } | Self::Checkpoint { .. } | Self::Open(_) | Self::Group | Self::Thread(_) => {
+                End::Broken(self.to_string())
+            }
+        }
+    }
+
     fn told(&self, folder: &str, try_next: String) -> Failure {
         Failure::new(ExitCode::Failed, format!("the log in {folder} cannot be replayed"), self.to_string(), try_next)
     }
@@ -361,4 +372,18 @@ pub(super) fn command<M: Machine>(entry: &Entry) -> Result<Option<M::Entry>, Sta
         return Ok(None);
     }
     M::decode(&entry.data).map(Some).map_err(|why| StartError::Entry { index: entry.index, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_version_wrote_is_no_broken_disk() {
+        let newer = || Undecodable::Newer { what: "node dance".into(), version: None };
+        let end = StartError::Entry { index: 7, why: newer() }.end();
+        assert!(matches!(&end, End::Newer(why) if why.contains("entry 7") && why.contains("node dance")), "{end:?}");
+        assert!(matches!(StartError::Checkpoint { index: 7, why: newer() }.end(), End::Newer(_)));
+        assert!(matches!(StartError::Entry { index: 7, why: Undecodable::Nonsense("x".into()) }.end(), End::Broken(_)));
+    }
 }

@@ -18,6 +18,7 @@ use crate::{
         Alone, Machine, Settings,
         store::{self, Batch, EntryKind, Priority, Store, disk::Folder},
     },
+    versions::Versions,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,6 +140,7 @@ async fn a_cluster_that_lives_is_not_torn_in_two() {
         "r1".parse().unwrap(),
         "h:7443".into(),
         Some(alive.local_addr().unwrap().to_string()),
+        None,
         None,
     );
     state.cluster.apply(now(), &move_there).unwrap();
@@ -290,7 +292,7 @@ impl Lab {
     /// Runs its log, makes a token, and ends it again.
     async fn run(&self) -> Arc<State> {
         let dir = self.dir();
-        let (log, running) = log::Log::start(&dir, Arc::new(Alone)).unwrap();
+        let (log, running) = log::Log::start(&dir, Arc::new(Alone), Versions::default()).unwrap();
         log.leader().wait_for(Option::is_some).await.unwrap();
         let number = log.read().tokens.iter().count();
         let token = token::Token {

@@ -9,7 +9,7 @@ use crate::raft::{
     End, Machine, StateHash,
     agreement::Verdict,
     driver::Input,
-    start,
+    start::{self, StartError},
     store::{Checkpoint, Disk, Position},
 };
 
@@ -22,11 +22,12 @@ impl<D: Disk, M: Machine> Runner<D, M> {
     }
 
     /// A checkpoint from elsewhere is durable: it is the state.
-    pub(super) fn install(&mut self, at: Position) -> Result<(), String> {
-        let body = self.bodies.remove(&at.index).ok_or("an installed checkpoint is not here")?;
+    pub(super) fn install(&mut self, at: Position) -> Result<(), End> {
+        let body = self.bodies.remove(&at.index);
+        let body = body.ok_or_else(|| End::Broken("an installed checkpoint is not here".into()))?;
         self.bodies.retain(|index, _| *index > at.index);
         let state = M::from_sections(&body.sections);
-        self.state = state.map_err(|why| format!("the checkpoint at {} cannot be read: {why}", at.index))?;
+        self.state = state.map_err(|why| StartError::Checkpoint { index: at.index, why }.end())?;
         (self.applied, self.members) = (at, body.conf_state.clone());
         self.pulse.checkpoint(start::size(&body.sections), Some(now().0));
         start::show_missed(&mut self.observers, at.index);

@@ -46,16 +46,16 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                             outcomes.extend(outcome);
                             self.make_common_checkpoint();
                         }
-                        Err(why) => {
-                            self.end = Some(End::Broken(why));
+                        Err(end) => {
+                            self.end = Some(end);
                             break;
                         }
                     }
                 }
                 Effect::Install(at) => {
                     changed = true;
-                    if let Err(why) = self.install(at) {
-                        self.end = Some(End::Broken(why));
+                    if let Err(end) = self.install(at) {
+                        self.end = Some(end);
                         break;
                     }
                 }
@@ -157,7 +157,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
 
     /// Applies an entry; whoever proposed it here is told later.
     #[expect(clippy::type_complexity, reason = "a proposal and its outcome")]
-    fn apply(&mut self, entry: Entry, ticket: Option<Ticket>) -> Result<Option<(Proposal<M>, M::Outcome)>, String> {
+    fn apply(&mut self, entry: Entry, ticket: Option<Ticket>) -> Result<Option<(Proposal<M>, M::Outcome)>, End> {
         self.applied = Position { index: entry.index, term: entry.term };
         self.keeping.count(entry.data.len());
         let own = ticket.and_then(|ticket| match self.waiting.remove(&ticket)? {
@@ -166,7 +166,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         });
         let decoded = match &own {
             Some(_) => None,
-            None => match start::command::<M>(&entry).map_err(|error| error.to_string())? {
+            None => match start::command::<M>(&entry).map_err(|error| error.end())? {
                 None => return Ok(None),
                 decoded => decoded,
             },
