@@ -201,7 +201,7 @@ impl Driver {
             Input::Propose(ticket, data) => self.proposals.push_back((ticket, data)),
             Input::Read(ticket) => self.reads.add(ticket, self.now),
             Input::Persisted(number) => self.persisted(number),
-            Input::DiskFull(is_full) => self.watchdog.is_full = is_full,
+            Input::DiskFull(is_full) => self.disk_full(is_full),
             Input::CheckpointMade(at, conf_state) => self.node.mut_store().compact(at, conf_state),
             Input::CheckpointReceived(at) => self.checkpoint_received(at),
             Input::CheckpointMissed(at) => self.checkpoint_missed(at),

@@ -53,6 +53,11 @@ impl Outstanding {
         self.writes.iter().any(|write| write.install.is_some())
     }
 
+    /// The disk could not begin with any of these before.
+    pub(super) fn begin_again(&mut self, now: u64) {
+        self.writes.iter_mut().for_each(|write| write.since = now);
+    }
+
     /// The tick at which the oldest write was given to the disk.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.writes.front().map(|write| write.since)

@@ -230,6 +230,22 @@ fn a_leader_whose_disk_hangs_gives_way_and_ends_later() {
 }
 
 #[test]
+fn a_write_that_waited_for_room_did_not_hang() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.elect();
+    let full = leader % 3 + 1;
+    group.hung = Some(full);
+    group.feed(full, Input::DiskFull(true));
+    group.feed(leader, Input::Propose(1, b"a".to_vec()));
+    group.ticks(1_000);
+    group.feed(full, Input::DiskFull(false));
+    group.ticks(190);
+    assert_eq!(group.stopped, BTreeMap::new());
+    group.ticks(20);
+    assert_eq!(group.stopped, BTreeMap::from([(full, Stop::DiskHangs)]), "with room it has to be done in time");
+}
+
+#[test]
 fn a_replica_whose_log_is_gone_stops() {
     let mut group = Group::of(&[1, 2, 3]);
     let leader = group.elect();

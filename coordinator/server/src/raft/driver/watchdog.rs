@@ -15,10 +15,18 @@ pub(super) struct Watchdog {
     /// The tick of the last attempt, and the term in which it was made.
     tried: Option<(u64, u64)>,
     /// It is full, and waits by itself.
-    pub(super) is_full: bool,
+    is_full: bool,
 }
 
 impl Driver {
+    /// What waited for room begins only when there is some: it did not hang before that.
+    pub(super) fn disk_full(&mut self, is_full: bool) {
+        self.watchdog.is_full = is_full;
+        if !is_full {
+            self.outstanding.begin_again(self.now);
+        }
+    }
+
     pub(super) fn watch_disk(&mut self) {
         let Some(age) = self.outstanding.oldest().map(|since| self.now.saturating_sub(since)) else { return };
         if age > HUNG_TICKS && !self.watchdog.is_full {
