@@ -184,6 +184,15 @@ impl Replicas {
         self.others(id).iter().for_each(|other| self.machine(other).hears_no_more(self.machine(id)));
     }
 
+    /// Two replicas do not hear each other; the others hear both.
+    ///
+    /// # Panics
+    /// As [`Self::machine`].
+    pub fn sever(&self, one: &str, other: &str) {
+        self.machine(one).hears_no_more(self.machine(other));
+        self.machine(other).hears_no_more(self.machine(one));
+    }
+
     /// All hear each other again.
     ///
     /// # Panics

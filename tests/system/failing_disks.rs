@@ -19,7 +19,7 @@ const USUAL: Duration = Duration::from_millis(80);
 /// A disk that syncs in so long is slow.
 const SLOW: Order = Order::Slow(Duration::from_millis(100));
 /// What a disk writes whole or not at all, in bytes.
-const SECTOR: usize = 512;
+const SECTOR: u64 = 512;
 
 struct Story {
     replicas: Replicas,
@@ -134,10 +134,20 @@ fn a_sync_that_fails_ends_the_replica_and_nobody_else() {
 #[test]
 fn a_full_disk_refuses_what_can_wait_and_goes_on_with_room() {
     let mut story = Story::begin();
-    let leader = story.leader.clone();
+    let (leader, follower) = (story.leader.clone(), story.follower());
+    // More than a log has prepared room for.
+    let fill =
+        |story: &Story, from| (from..from + 60).map(|round| story.declare(400, round)).find(|done| done.code != 0);
+    story.order(&follower, Order::Full);
+    assert_eq!(fill(&story, 0), None, "a follower that is full keeps nobody");
+    assert!(story.replicas.daemon(&follower).ended().is_none(), "it waits");
+    let said = story.replicas.daemon(&follower).said();
+    assert!(said.contains("no room on the disk"), "{said}");
+    story.order(&follower, Order::Well);
+    story.replicas.settle();
+
     story.order(&leader, Order::Full);
-    let refused = (0..60).map(|round| story.declare(400, round)).find(|outcome| outcome.code != 0);
-    let refused = refused.unwrap_or_else(|| panic!("a disk that is full takes all")).refused(1);
+    let refused = fill(&story, 100).unwrap_or_else(|| panic!("a disk that is full takes all")).refused(1);
     assert!(refused.contains("disk is full") && refused.contains("nothing changed"), "{refused}");
     assert_eq!(story.replicas.mainstay(&["receiver", "ls", "-o", "json"]).rows().len(), 400, "it is read as ever");
     assert!(story.replicas.daemon(&leader).ended().is_none());
@@ -163,15 +173,21 @@ fn a_write_that_was_torn_is_cut_and_a_flipped_bit_is_refused() {
     let said = story.replicas.daemon(&torn).said();
     assert!(said.contains("cut what was not written whole"), "{said}");
 
-    // A bit flips in what was written long ago.
+    // A bit flips in what was written long ago, wherever that is.
     let flipped = story.follower();
     story.replicas.take(&flipped).stop();
-    let (file, sector) = flip(&story.data(&flipped).join("log"));
-    story.replicas.begin(&flipped);
-    let (code, said) = story.replicas.ends(&flipped, SOON);
-    assert_eq!(code, 1, "{said}");
-    let place = format!("{file} is damaged at byte {}", sector * SECTOR);
-    assert!(said.contains(&place) && said.contains("mainstay cluster remove"), "not {place}: {said}");
+    let log = story.data(&flipped).join("log");
+    for kind in ["identity", "checkpoint-", "segment-"] {
+        let names = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let file = names.filter(|name| name.starts_with(kind)).min().unwrap();
+        flip(&log.join(&file));
+        story.replicas.begin(&flipped);
+        let (code, said) = story.replicas.ends(&flipped, SOON);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(&format!("{file} is damaged at byte ")), "{said}");
+        assert!(said.contains("mainstay cluster remove"), "{said}");
+        flip(&log.join(&file));
+    }
     // The way that it shows.
     story.replicas.mainstay(&["cluster", "remove", &flipped, "--yes"]).done();
     story.replicas.forget(&flipped);
@@ -182,17 +198,13 @@ fn a_write_that_was_torn_is_cut_and_a_flipped_bit_is_refused() {
     writer.check(&story.replicas);
 }
 
-/// Flips a bit of the first record in a log's oldest segment; the file, and the sector's number.
-fn flip(log: &Path) -> (String, usize) {
-    let names = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let oldest = names.filter(|name| name.starts_with("segment-")).min().unwrap();
-    let mut file = fs::OpenOptions::new().read(true).write(true).open(log.join(&oldest)).unwrap();
-    // The first sector is the segment's own head.
-    let at = u64::try_from(SECTOR + 99).unwrap();
+/// Flips a bit of a file's second sector, if it has one, or back.
+fn flip(file: &Path) {
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let at = if file.metadata().unwrap().len() > 2 * SECTOR { SECTOR + 99 } else { 99 };
     let mut byte = [0];
     file.seek(SeekFrom::Start(at)).unwrap();
     file.read_exact(&mut byte).unwrap();
     file.seek(SeekFrom::Start(at)).unwrap();
     file.write_all(&[byte[0] ^ 4]).unwrap();
-    (oldest, 1)
 }

@@ -157,6 +157,63 @@ fn a_leader_that_hears_nobody_or_that_nobody_hears_gives_way() {
 }
 
 #[test]
+fn a_leader_and_one_follower_that_do_not_hear_each_other_take_nobody_along() {
+    if !has(&NEEDS) {
+        return;
+    }
+    let mut replicas = Replicas::found_apart(3);
+    let before = leadership(&replicas);
+    let follower = replicas.others(&before.1).remove(0);
+    let address = replicas.member(&follower).listen.clone();
+    let writer = Writer::start(&replicas);
+    writer.goes_on(SOON);
+    replicas.sever(&before.1, &follower);
+    // The third one hears both, and does not vote for who misses a leader that is there.
+    throughout("writes go on", Duration::from_secs(4), || {
+        let took = writer.goes_on(SOON);
+        holds(took < Duration::from_secs(1), || format!("a write took {took:?}"))
+    });
+    assert_eq!(leadership(&replicas), before, "leadership stays");
+    let refused = replicas.mainstay(&["token", "ls", "--coordinator", &address]).refused(3);
+    assert!(refused.contains("no leader answers"), "{refused}");
+    replicas.heal();
+    replicas.settle();
+    assert_eq!(leadership(&replicas), before);
+    replicas.mainstay(&["token", "ls", "--coordinator", &address]).done();
+    writer.goes_on(SOON);
+    writer.check(&replicas);
+}
+
+#[test]
+fn a_leader_that_is_removed_while_it_is_cut_off_learns_it_when_it_is_back() {
+    if !has(&NEEDS) {
+        return;
+    }
+    let mut replicas = Replicas::found_apart(3);
+    let writer = Writer::start(&replicas);
+    let leader = replicas.leader();
+    replicas.part(&leader);
+    writer.goes_on(SOON);
+    eventually("the majority gives it up", SOON, || {
+        let removed = replicas.mainstay(&["cluster", "remove", &leader, "--yes"]);
+        holds(removed.code == 0, || removed.stderr)
+    });
+    throughout("it cannot know", Duration::from_secs(1), || {
+        let ended = replicas.daemon(&leader).ended();
+        holds(ended.is_none(), || format!("{ended:?}"))
+    });
+    replicas.heal();
+    let (code, said) = replicas.ends(&leader, SOON);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains(&format!("replica {leader} was removed from the cluster")), "{said}");
+    replicas.forget(&leader);
+    assert_eq!(replicas.add(), "r4", "an id is never used again");
+    replicas.settle();
+    writer.goes_on(SOON);
+    writer.check(&replicas);
+}
+
+#[test]
 fn a_network_that_loses_packets_costs_time_and_no_write() {
     if !has(&NEEDS) {
         return;
