@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_coordinator::raft::{Position, driver::Message};
+use mainstay_coordinator::raft::{Position, driver::Message, store::Checkpoint};
 use raft::eraftpb::MessageType;
 
 /// What is known of the whole, which no replica knows.
@@ -19,6 +19,8 @@ pub(crate) struct Checks {
     /// Names whose clients were told that it is done, and where.
     acknowledged: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,
+    /// What the first checkpoint at an index held.
+    checkpoints: BTreeMap<u64, Checkpoint>,
     /// The highest index that anybody was told of.
     told: u64,
     /// The highest fence that an agent saw, and what it did.
@@ -84,6 +86,16 @@ impl Checks {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A replica makes a checkpoint: the same as any other there, byte for byte.
+    pub(crate) fn checkpoint(&mut self, id: u64, made: &Checkpoint) -> Result<(), String> {
+        let first = self.checkpoints.entry(made.index).or_insert_with(|| made.clone());
+        if first == made {
+            return Ok(());
+        }
+        let (theirs, ours) = (&first.conf_state, &made.conf_state);
+        Err(format!("{id} has another checkpoint at {} than others: members {ours:?}, {theirs:?}", made.index))
     }
 
     /// The highest index that anybody was told of: what is asked from now on must know it.

@@ -47,12 +47,20 @@ pub(crate) enum Fault {
     WrongHint,
     /// A disk is emptied.
     Wipe { who: u64 },
+    /// A disk is after so many milliseconds what it is now.
+    GoBack { who: u64, ms: u64 },
+    /// A program ends, and one bit of its disk is another when it starts again.
+    Flip { who: u64, bit: u64 },
+    /// The clock of a machine jumps, in milliseconds.
+    ClockJump { who: u64, ms: i64 },
+    /// A checkpoint is made whatever happens.
+    Checkpoint { who: u64 },
 }
 
 /// Faults with their time in microseconds, in order.
 pub(crate) fn plan(dice: &mut Dice, until: u64) -> Vec<(u64, Fault)> {
     // A seed does not have every kind of fault: some bugs hide behind others.
-    let kinds: Vec<u64> = (0..21).filter(|_| dice.percent(45)).collect();
+    let kinds: Vec<u64> = (0..26).filter(|_| dice.percent(45)).collect();
     let count = 4 + dice.below(28);
     let mut faults: Vec<_> = (0..count)
         .filter_map(|_| {
@@ -90,7 +98,14 @@ fn draw(dice: &mut Dice, kind: u64) -> Fault {
         },
         18 => Fault::Transfer,
         19 => Fault::WrongHint,
-        _ => Fault::Wipe { who },
+        20 => Fault::Wipe { who },
+        21 | 22 => Fault::GoBack { who, ms: 20 + below(dice, 1_500) },
+        23 => Fault::Flip { who, bit: dice.roll() },
+        24 => {
+            let day = 86_400_000;
+            Fault::ClockJump { who, ms: if dice.percent(50) { day } else { -day } }
+        }
+        _ => Fault::Checkpoint { who },
     }
 }
 

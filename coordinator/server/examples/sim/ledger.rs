@@ -29,8 +29,8 @@ impl Ledger {
         Self { state, names: BTreeMap::new(), chain: 0 }
     }
 
-    /// An entry that does `name`.
-    pub(crate) fn entry(name: u64) -> Vec<u8> {
+    /// An entry that does `name`, proposed where the clock says that.
+    pub(crate) fn entry(name: u64, at_ms: i64) -> Vec<u8> {
         let token = Token {
             secret_sha256: KeyFingerprint([7; 32]),
             created_at: mainstay_common::Timestamp(0),
@@ -43,7 +43,7 @@ impl Ledger {
         };
         let id = format!("t{name}").parse().expect("a name");
         codec::encode(&Entry {
-            at: mainstay_common::Timestamp(0),
+            at: mainstay_common::Timestamp(at_ms),
             actor: Actor::Leader,
             from: Origin::Socket,
             request: Some(name.to_string()),

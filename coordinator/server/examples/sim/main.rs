@@ -1,14 +1,16 @@
 //! Whole clusters in virtual time, from a seed: drivers, core's state, the store on a faulty disk, a network that loses,
 //! doubles, delays and parts, clients that check what they are told, agents that check who commands them.
 //!
-//! `tests/sim --seeds N` runs seeds 0 to N-1; `--seed K` runs one and prints its timeline (`--whole` all of it); `--mistake NAME` plants a
-//! bug, which has to be found; `--mistakes` plants one after the other. Ends with `seeds N violations V seconds S`.
+//! `tests/sim --seeds N` runs seeds 0 to N-1, and tells of the first that fails which of its faults it takes; `--seed K`
+//! runs one and prints its timeline (`--whole` all of it, `--only 1,5` with those of its faults); `--mistake NAME` plants
+//! a bug, which has to be found; `--mistakes` plants one after the other. Ends with `seeds N violations V seconds S`.
 
 mod check;
 mod client;
 mod fault;
 mod ledger;
 mod node;
+mod shrink;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -23,7 +25,10 @@ use std::{
 
 use mainstay_coordinator::raft::driver::Mistake;
 
-use self::world::{Run, run};
+use self::{
+    shrink::shrink,
+    world::{Run, run, run_with},
+};
 
 /// The last lines of a timeline that are shown.
 const SHOWN: usize = 250;
@@ -35,13 +40,16 @@ struct Wanted {
     mistake: Option<Mistake>,
     all_mistakes: bool,
     whole: bool,
+    only: Option<Vec<usize>>,
 }
 
 fn main() -> ExitCode {
     let wanted = match wanted(std::env::args().skip(1)) {
         Ok(wanted) => wanted,
         Err(why) => {
-            eprintln!("{why}\nusage: sim [--seeds N] [--from K] [--seed K [--whole]] [--mistake NAME] [--mistakes]");
+            eprintln!(
+                "{why}\nusage: sim [--seeds N] [--from K] [--seed K [--whole] [--only 1,5]] [--mistake NAME] [--mistakes]"
+            );
             return ExitCode::from(2);
         }
     };
@@ -51,11 +59,12 @@ fn main() -> ExitCode {
     let (seeds, violations) = if wanted.all_mistakes {
         find_mistakes(wanted.seeds)
     } else if let Some(seed) = wanted.seed {
-        (1, replay(seed, wanted.mistake, wanted.whole))
+        (1, replay(seed, wanted.mistake, wanted.whole, wanted.only.as_deref()))
     } else {
         let failed = search(wanted.from..wanted.from + wanted.seeds, wanted.mistake, false);
         if let Some((seed, _)) = failed.first() {
-            replay(*seed, wanted.mistake, false);
+            let count = run(*seed, wanted.mistake, false).faults.len();
+            replay(*seed, wanted.mistake, false, Some(&shrink(*seed, wanted.mistake, count)));
         }
         for (seed, why) in &failed {
             println!("seed {seed}: {why}");
@@ -67,7 +76,8 @@ fn main() -> ExitCode {
 }
 
 fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted, String> {
-    let mut wanted = Wanted { seeds: 2_000, from: 0, seed: None, mistake: None, all_mistakes: false, whole: false };
+    let mut wanted =
+        Wanted { seeds: 2_000, from: 0, seed: None, mistake: None, all_mistakes: false, whole: false, only: None };
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse().ok()).ok_or(format!("{arg} wants a number"));
         match arg.as_str() {
@@ -75,6 +85,12 @@ fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--from" => wanted.from = number()?,
             "--seed" => wanted.seed = Some(number()?),
             "--whole" => wanted.whole = true,
+            "--only" => {
+                let numbers = args.next().unwrap_or_default();
+                let numbers: Result<_, _> =
+                    numbers.split(',').filter(|text| !text.is_empty()).map(str::parse).collect();
+                wanted.only = Some(numbers.map_err(|_| "--only wants numbers")?);
+            }
             "--mistakes" => wanted.all_mistakes = true,
             "--mistake" => {
                 let name = args.next().unwrap_or_default();
@@ -113,9 +129,16 @@ fn search(seeds: std::ops::Range<u64>, mistake: Option<Mistake>, first: bool) ->
     failed
 }
 
-fn replay(seed: u64, mistake: Option<Mistake>, whole: bool) -> usize {
-    let Run { violation, timeline, events, hash } = run(seed, mistake, true);
-    println!("seed {seed}: {events} events, trace {hash:016x}");
+fn replay(seed: u64, mistake: Option<Mistake>, whole: bool, only: Option<&[usize]>) -> usize {
+    let Run { violation, timeline, events, hash, faults } = run_with(seed, mistake, true, only);
+    let numbers = only.map(|only| only.iter().map(usize::to_string).collect::<Vec<_>>().join(","));
+    let only_words = numbers.map_or_else(String::new, |numbers| format!(" --only {numbers}"));
+    println!("--seed {seed}{only_words}: {events} events, trace {hash:016x}");
+    for (number, (at, fault)) in faults.iter().enumerate() {
+        if only.is_none_or(|only| only.contains(&number)) {
+            println!("fault {number} at {:.3} ms: {fault:?}", *at as f64 / 1_000.0);
+        }
+    }
     let skipped = if whole { 0 } else { timeline.len().saturating_sub(SHOWN) };
     if skipped > 0 {
         println!("... {skipped} lines before (--whole shows them)");

@@ -28,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) hangs: bool,
     /// Never starts again: removed, wiped or damaged.
     pub(crate) is_lost: bool,
+    /// A bit of its disk is not what was written: it may refuse to start.
+    pub(crate) is_flipped: bool,
     /// Acknowledges what a failed sync may have lost.
     pub(crate) mistake: Option<Mistake>,
 }
@@ -45,6 +47,8 @@ pub(crate) struct Replica {
     pub(crate) bodies: Vec<Checkpoint>,
     pub(crate) since_checkpoint: u64,
     pub(crate) is_making_checkpoint: bool,
+    /// Members change, and a checkpoint is to be made in the middle of it.
+    pub(crate) is_changing: bool,
     pub(crate) conf_state: ConfState,
 }
 
@@ -94,6 +98,7 @@ impl Node {
             write_us: 500,
             hangs: false,
             is_lost: false,
+            is_flipped: false,
             mistake,
         }
     }
@@ -128,6 +133,7 @@ impl Node {
             bodies: Vec::new(),
             since_checkpoint: 0,
             is_making_checkpoint: false,
+            is_changing: false,
             conf_state: checkpoint.conf_state,
         });
         Ok(())
@@ -185,12 +191,19 @@ impl Replica {
         if commit > self.store.hard_state().commit { self.store.note_commit(commit) } else { Ok(()) }
     }
 
+    /// What its disk would give back to Raft.
+    pub(crate) fn kept(&self) -> (u64, u64, Position) {
+        let HardState { term, vote, .. } = self.store.hard_state();
+        (term, vote, self.store.last())
+    }
+
     /// All of the state now.
-    pub(crate) fn checkpoint(&self) -> Checkpoint {
+    pub(crate) fn checkpoint(&self, mistake: Option<Mistake>) -> Checkpoint {
+        let forgets = mistake == Some(Mistake::ForgetMembers);
         Checkpoint {
             index: self.applied.index,
             term: self.applied.term,
-            conf_state: self.driver.conf_state(),
+            conf_state: if forgets { self.driver.conf_state() } else { self.conf_state.clone() },
             sections: self.ledger.sections(),
         }
     }

@@ -1,6 +1,7 @@
 //! Virtual time: events in order, faults in between, and what must hold after each.
 
 mod faults;
+mod greetings;
 mod replica;
 
 use std::{
@@ -14,6 +15,7 @@ use mainstay_coordinator::raft::{
     store::{Checkpoint, ConfState, disk::faulty::Dice},
 };
 
+use self::greetings::Said;
 use crate::{
     check::Checks,
     client::{Asked, Clients, What},
@@ -37,11 +39,19 @@ pub(crate) struct Run {
     pub(crate) events: u64,
     /// Of all events: the same seed has the same.
     pub(crate) hash: u64,
+    /// Everything that was to go wrong.
+    pub(crate) faults: Vec<(u64, Fault)>,
 }
 
 /// Runs a seed; the timeline is kept where `told`.
 pub(crate) fn run(seed: u64, mistake: Option<Mistake>, told: bool) -> Run {
+    run_with(seed, mistake, told, None)
+}
+
+/// Runs a seed with those of its faults only.
+pub(crate) fn run_with(seed: u64, mistake: Option<Mistake>, told: bool, only: Option<&[usize]>) -> Run {
     let mut world = World::new(seed, mistake, told);
+    world.only = only.map(<[usize]>::to_vec);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.live()));
     let violation = match outcome {
         Ok(outcome) => outcome.err(),
@@ -50,7 +60,8 @@ pub(crate) fn run(seed: u64, mistake: Option<Mistake>, told: bool) -> Run {
             Some(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into())).unwrap_or_default())
         }
     };
-    Run { violation, timeline: world.timeline, events: world.events, hash: world.hash }
+    let World { timeline, events, hash, faults, .. } = world;
+    Run { violation, timeline, events, hash, faults }
 }
 
 /// What happens at some moment.
@@ -67,7 +78,13 @@ enum Event {
         id: u64,
         life: u64,
     },
-    Deliver(Box<Message>),
+    /// With the life that sent it.
+    Deliver(Box<Message>, u64),
+    /// Its disk is again what it was.
+    Back {
+        id: u64,
+        then: BTreeMap<String, Vec<u8>>,
+    },
     Body {
         from: u64,
         to: u64,
@@ -116,6 +133,15 @@ struct World {
     weather: (u64, u64, u64),
     next_id: u64,
     wiped: bool,
+    /// Disks that are not as their program left them.
+    doubtful: BTreeSet<u64>,
+    /// Between whom there is a connection: the lives at its ends.
+    links: BTreeMap<(u64, u64), (u64, u64)>,
+    said: Said,
+    /// What clocks show besides the time, in milliseconds.
+    clocks: BTreeMap<u64, i64>,
+    only: Option<Vec<usize>>,
+    faults: Vec<(u64, Fault)>,
     /// Voters that may be on their way out, whatever was told: changes whose outcome nobody knows.
     open_changes: usize,
     healed_at: Option<u64>,
@@ -151,6 +177,12 @@ impl World {
             weather: (0, 0, 0),
             next_id: size + 1,
             wiped: false,
+            doubtful: BTreeSet::new(),
+            links: BTreeMap::new(),
+            said: Said::default(),
+            clocks: BTreeMap::new(),
+            only: None,
+            faults: Vec::new(),
             open_changes: 0,
             healed_at: None,
             proven: false,
@@ -161,8 +193,11 @@ impl World {
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.start(id)?;
         }
-        for (at, fault) in plan(&mut self.dice, CHAOS_US) {
-            self.at(at, Event::Fault(fault));
+        self.faults = plan(&mut self.dice, CHAOS_US);
+        for (number, (at, fault)) in self.faults.clone().into_iter().enumerate() {
+            if self.only.as_ref().is_none_or(|only| only.contains(&number)) {
+                self.at(at, Event::Fault(fault));
+            }
         }
         for client in 0..CLIENTS {
             self.at(100_000 * client, Event::Client(client));
@@ -219,14 +254,19 @@ impl World {
                     return self.disk(id);
                 }
             }
-            Event::Deliver(message) => {
-                let to = message.to;
+            Event::Deliver(message, life) => {
+                let (from, to) = (message.from, message.to);
                 if let Some(until) = self.paused(to) {
-                    self.at(until, Event::Deliver(message));
-                } else if self.nodes.get(&to).is_some_and(|node| node.replica.is_some()) {
+                    self.at(until, Event::Deliver(message, life));
+                } else if let Some(node) = self.nodes.get(&to).filter(|node| node.replica.is_some())
+                    // With a connection goes what was on its way.
+                    && self.links.get(&(from, to)) == Some(&(life, node.life))
+                {
+                    self.heard(&message);
                     return self.feed(to, Input::Message(*message));
                 }
             }
+            Event::Back { id, then } => return self.back(id, then),
             Event::Body { from, to, life, at } => {
                 if self.is_alive(to, life) {
                     return self.body(from, to, at);
@@ -304,7 +344,8 @@ impl World {
         };
         let ticket = self.clients.ticket(id, Asked { what: What::Write(name), told });
         self.tell(|| format!("client {client} asks {id} for {name}"));
-        self.feed(id, Input::Propose(ticket, Ledger::entry(name)))
+        let clock = i64::try_from(self.now / 1_000).unwrap_or(0) + self.clocks.get(&id).copied().unwrap_or(0);
+        self.feed(id, Input::Propose(ticket, Ledger::entry(name, clock)))
     }
 
     fn change(&mut self, change: Change) -> Result<(), String> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mainstay_coordinator::raft::{ConfState, Log, Peers, Position, StateHash, Unadmitted, Visit};
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use crate::toy::Toy;
 
@@ -23,7 +23,7 @@ pub(crate) struct Board {
     /// Connections that stand, by the lives that they are between; both ends hold them.
     links: Mutex<BTreeMap<(u64, u64), [Visit; 2]>>,
     /// Lives that somebody refused for good, and why.
-    turned_away: Mutex<BTreeMap<u64, Unadmitted>>,
+    turned_away: watch::Sender<BTreeMap<u64, Unadmitted>>,
     cut: Mutex<BTreeSet<(u64, u64)>>,
 }
 
@@ -57,7 +57,7 @@ impl Board {
             let (first, second) = (introduce(&one, &other).await, introduce(&other, &one).await);
             for (life, outcome) in [(one.0, &first), (other.0, &second)] {
                 if let Err(why @ (Unadmitted::Copied(_) | Unadmitted::WentBack(_))) = outcome {
-                    self.turned_away.lock().unwrap().insert(life, *why);
+                    self.turned_away.send_modify(|all| _ = all.insert(life, *why));
                     return;
                 }
             }
@@ -71,7 +71,13 @@ impl Board {
 
     /// Why that life was refused for good.
     pub(crate) fn turned_away(&self, life: u64) -> Option<Unadmitted> {
-        self.turned_away.lock().unwrap().get(&life).copied()
+        self.turned_away.borrow().get(&life).copied()
+    }
+
+    /// Waits until that life is refused for good; why.
+    pub(crate) async fn turns_away(&self, life: u64) -> Unadmitted {
+        let mut turned_away = self.turned_away.subscribe();
+        turned_away.wait_for(|all| all.contains_key(&life)).await.unwrap()[&life]
     }
 
     pub(crate) fn isolate(&self, id: u64) {

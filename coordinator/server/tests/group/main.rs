@@ -21,7 +21,7 @@ use mainstay_coordinator::raft::{
     store::{self, Checkpoint, ConfState, Identity, Preparing, Store},
 };
 
-use futures_util::future::select_all;
+use futures_util::future::{select_all, select_ok};
 
 use self::{
     board::{Board, Wire},
@@ -31,6 +31,8 @@ use self::{
 
 /// How long anything may take before a test gives up on it.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long somebody who was refused waits for news before it asks again.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 struct Group {
     _folder: tempfile::TempDir,
@@ -111,8 +113,12 @@ impl Group {
     }
 
     async fn leader_but(&self, other: u64) -> u64 {
-        let leads = |id: &u64| *id != other && self.replicas[id].0.leader().borrow().is_some();
-        eventually("somebody leads", || self.replicas.keys().copied().find(leads)).await
+        let others = self.replicas.iter().filter(|(id, _)| **id != other);
+        let leads = others.map(|(id, (log, _))| {
+            let (id, mut leader) = (*id, log.leader());
+            Box::pin(async move { leader.wait_for(Option::is_some).await.map(|_| id) })
+        });
+        within("somebody leads", select_ok(leads)).await.unwrap().0
     }
 
     /// Proposes until it is done, wherever the leader is.
@@ -133,13 +139,16 @@ impl Group {
                 Ok(Err(other)) => panic!("{other}"),
             }
             assert!(begin.elapsed() < DEADLINE, "{number} is not done");
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            // Whoever knows no leader may hear of one.
+            drop(tokio::time::timeout(PATIENCE, log.known_leader().changed()).await);
         }
     }
 
     async fn all_have(&self, count: usize) {
         for (id, (log, _)) in &self.replicas {
-            eventually(&format!("{id} has {count}"), || (log.read().0.len() == count).then_some(())).await;
+            let mut state = log.watch();
+            let has_all = state.wait_for(|state| state.0.len() == count);
+            drop(within(&format!("{id} has {count}"), has_all).await.unwrap());
         }
         let states: Vec<_> = self.replicas.values().map(|(log, _)| log.read()).collect();
         assert!(states.iter().all(|state| **state == *states[0]));
@@ -320,7 +329,8 @@ async fn replicas_join_by_checkpoint_and_leave() {
     }
     let voters = |log: &Log<Toy>| log.members().borrow().voters.clone();
     let log = group.log(1);
-    eventually("all vote", || (voters(&log) == [1, 2, 3]).then_some(())).await;
+    let mut members = log.members();
+    drop(within("all vote", members.wait_for(|members| members.voters == [1, 2, 3])).await.unwrap());
     group.write(50).await;
     group.all_have(51).await;
     let status = log.status().await.unwrap();
@@ -355,7 +365,7 @@ async fn a_replica_whose_disk_went_back_in_time_is_refused_by_who_knows_better()
     copy(&before, &group.folder(id));
     let disk = group.disk(id);
     let (life, log, running) = group.live(id, disk);
-    let why = eventually("it is refused", || group.board.turned_away(life)).await;
+    let why = within("it is refused", group.board.turns_away(life)).await;
     let Unadmitted::WentBack(what) = why else { panic!("{why}") };
     assert!(what.peer == id && what.had > what.shown.last.index, "{what}");
     log.barred(why.to_string());
@@ -399,7 +409,7 @@ async fn of_two_on_copies_of_one_directory_the_later_is_refused() {
     group.write(1).await;
     group.all_have(2).await;
     let (copy, _log, running) = group.live(id, MoodyDisk::at(&copied));
-    let why = eventually("the copy is refused", || group.board.turned_away(copy)).await;
+    let why = within("the copy is refused", group.board.turns_away(copy)).await;
     assert_eq!(why, Unadmitted::Copied(id));
     drop(running);
     assert_eq!(group.board.turned_away(group.lives[&id]), None);
@@ -423,7 +433,7 @@ async fn change(log: &Log<Toy>, change: Change) -> Result<(), ChangeError> {
     loop {
         match log.change(change).await {
             Err(ChangeError::Refused(ChangeRefused::Pending)) if begin.elapsed() < DEADLINE => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                drop(tokio::time::timeout(PATIENCE, log.watch().changed()).await);
             }
             answer => return answer,
         }
@@ -445,13 +455,7 @@ fn settings() -> Settings {
     Settings { store, checkpoint_entries: 25, ..Settings::default() }
 }
 
-async fn eventually<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(found) = holds() {
-            return found;
-        }
-        assert!(begin.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+async fn within<T>(what: &str, comes: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(DEADLINE, comes).await;
+    came.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }

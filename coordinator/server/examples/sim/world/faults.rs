@@ -1,9 +1,14 @@
 //! Faults, as they come.
 
-use mainstay_coordinator::raft::driver::{Change, Input};
+use std::collections::BTreeMap;
+
+use mainstay_coordinator::raft::{
+    driver::{Change, Input, Mistake},
+    store::disk::faulty::FaultyDisk,
+};
 
 use super::{Event, World};
-use crate::fault::Fault;
+use crate::{fault::Fault, node::Replica};
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) -> Result<(), String> {
@@ -80,6 +85,29 @@ impl World {
                     return self.feed(id, Input::Transfer(None));
                 }
             }
+            Fault::GoBack { who, ms } => {
+                if let Some(id) = whom(who) {
+                    let then = self.nodes[&id].disk.content();
+                    self.later(ms * 1_000, Event::Back { id, then });
+                }
+            }
+            Fault::Flip { who, bit } => {
+                if let Some(id) = whom(who).filter(|id| self.may_lose(*id)) {
+                    self.wiped = true;
+                    self.crash(id, false);
+                    self.flip(id, bit);
+                }
+            }
+            Fault::ClockJump { who, ms } => {
+                if let Some(id) = whom(who) {
+                    *self.clocks.entry(id).or_default() += ms;
+                }
+            }
+            Fault::Checkpoint { who } => {
+                if let Some(id) = whom(who) {
+                    self.make_checkpoint(id)?;
+                }
+            }
             Fault::Wipe { who } => {
                 if let Some(id) = whom(who).filter(|id| self.may_lose(*id)) {
                     return self.wipe(id);
@@ -104,6 +132,79 @@ impl World {
             && is_simple
             && first.voters.len() >= 3
             && first.voters.contains(&id)
+    }
+
+    fn flip(&mut self, id: u64, bit: u64) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.is_flipped = true;
+        let files: Vec<_> = node.disk.content().into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
+        let bits: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64 * 8).sum();
+        let mut at = bit % bits.max(1);
+        for (name, mut bytes) in files {
+            let here = bytes.len() as u64 * 8;
+            if at < here {
+                if let Some(byte) = usize::try_from(at / 8).ok().and_then(|byte| bytes.get_mut(byte)) {
+                    *byte ^= 1 << (at % 8);
+                }
+                node.disk.put(&name, &bytes);
+                self.tell(|| format!("{id}: bit {at} of {name} is another"));
+                return;
+            }
+            at -= here;
+        }
+    }
+
+    /// A disk is again what it was a while ago, and its program starts on it.
+    pub(super) fn back(&mut self, id: u64, then: BTreeMap<String, Vec<u8>>) -> Result<(), String> {
+        if self.healed_at.is_some() || !self.may_lose(id) {
+            return Ok(());
+        }
+        let Some(now) = self.nodes.get(&id).and_then(|node| node.replica.as_ref()).map(Replica::kept) else {
+            return Ok(());
+        };
+        self.tell(|| format!("{id}: its disk is what it was"));
+        self.wiped = true;
+        self.clients.forget(id);
+        self.exchange(id, then);
+        self.start(id)?;
+        let Some(replica) = self.nodes.get(&id).and_then(|node| node.replica.as_ref()) else { return Ok(()) };
+        if replica.kept() == now {
+            // Nothing had happened since: it goes on.
+            self.doubtful.remove(&id);
+            return Ok(());
+        }
+        self.stays_unnoticed(id)
+    }
+
+    fn exchange(&mut self, id: u64, files: BTreeMap<String, Vec<u8>>) {
+        self.doubtful.insert(id);
+        let disk = FaultyDisk::new(self.seed ^ (id << 40));
+        files.iter().for_each(|(name, bytes)| disk.put(name, bytes));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            (node.disk, node.replica, node.crash_in, node.hangs) = (disk, None, None, false);
+        }
+    }
+
+    /// Nobody refused it. Where nobody can know better that is no mistake of the program's: somebody has to see it.
+    pub(super) fn stays_unnoticed(&mut self, id: u64) -> Result<(), String> {
+        let Some(replica) = self.nodes.get(&id).and_then(|node| node.replica.as_ref()) else { return Ok(()) };
+        let shown = replica.driver.shown();
+        if self.mistake == Some(Mistake::ReuseId) {
+            return Ok(());
+        }
+        if let Some(by) = self.is_known_better(id, shown) {
+            return Err(format!("{by} was told of more than {id} has, and lets it in: {shown:?}"));
+        }
+        self.lose(id)
+    }
+
+    /// It never comes back, and somebody replaces it.
+    pub(super) fn lose(&mut self, id: u64) -> Result<(), String> {
+        self.clients.forget(id);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            (node.replica, node.is_lost) = (None, true);
+        }
+        self.change(Change::Remove(id))
     }
 
     fn crash_soon(&mut self, id: Option<u64>, after: u64, power: bool) {

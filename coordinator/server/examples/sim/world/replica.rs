@@ -2,7 +2,7 @@
 
 use mainstay_coordinator::raft::{
     Position,
-    driver::{Answer, Change, ChangeRefused, Effect, Input, Message, Mistake, Stop},
+    driver::{Answer, Change, ChangeRefused, Effect, Input, Message, Stop},
     store::EntryKind,
 };
 
@@ -21,13 +21,20 @@ impl World {
     pub(super) fn start(&mut self, id: u64) -> Result<(), String> {
         let seed = self.seed;
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
-        node.start(id, seed)?;
+        if let Err(why) = node.start(id, seed) {
+            if !node.is_flipped {
+                return Err(why);
+            }
+            self.tell(|| why);
+            return self.lose(id);
+        }
         let (life, Some(replica)) = (node.life, &mut node.replica) else { return Ok(()) };
         let status = replica.driver.status();
         replica.driver.campaign_if_sole();
         self.tell(|| format!("{id} starts, term {}, log up to {:?}", status.term, status.last));
         let first = below(&mut self.dice, super::TICK_US);
         self.later(first, Event::Tick { id, life });
+        self.connect_all(id)?;
         self.turn(id)
     }
 
@@ -82,7 +89,7 @@ impl World {
         match effect {
             Effect::Send(message) => {
                 self.checks.sent(&message)?;
-                self.send(message);
+                return self.send(message);
             }
             Effect::Write(write) => {
                 self.tell(|| {
@@ -103,7 +110,8 @@ impl World {
                 replica.ledger.apply(at, if is_command { &entry.data } else { &[] });
                 replica.since_checkpoint += 1;
                 let (chain, leading) = (replica.ledger.chain, replica.driver.leading());
-                let is_due = replica.since_checkpoint >= CHECKPOINT_EVERY;
+                // Also in the middle of a change of members.
+                let is_due = replica.since_checkpoint >= CHECKPOINT_EVERY || std::mem::take(&mut replica.is_changing);
                 self.tell(|| format!("{id} applies {at:?} {name:?}"));
                 self.checks.applied(id, at, before, chain, name)?;
                 if let Some(asked) = ticket.and_then(|ticket| self.clients.waiting.remove(&(id, ticket)))
@@ -117,7 +125,7 @@ impl World {
                     self.later(way, Event::Work { term, name });
                 }
                 if is_due {
-                    self.make_checkpoint(id);
+                    return self.make_checkpoint(id);
                 }
             }
             Effect::Install(at) => {
@@ -126,12 +134,13 @@ impl World {
                 };
                 let body = replica.bodies.iter().find(|body| body.position() == at).expect("it was received");
                 (replica.ledger, replica.applied) = (Ledger::from_sections(&body.sections), at);
+                replica.conf_state = body.conf_state.clone();
                 let chain = replica.ledger.chain;
                 replica.bodies.retain(|body| body.index > at.index);
                 self.tell(|| format!("{id} installs {at:?}"));
                 self.checks.installed(id, at, chain)?;
             }
-            Effect::MakeCheckpoint => self.make_checkpoint(id),
+            Effect::MakeCheckpoint => return self.make_checkpoint(id),
             Effect::Fetch { from, checkpoint } => {
                 let (way, life) = (1_000 + below(&mut self.dice, 20_000), self.nodes[&id].life);
                 self.later(way, Event::Body { from, to: id, life, at: checkpoint });
@@ -141,7 +150,9 @@ impl World {
             Effect::Leader(leader) => self.tell(|| format!("{id} follows {leader:?}")),
             Effect::Members(members) => {
                 self.tell(|| format!("{id} has members {members:?}"));
+                let is_seen = self.dice.percent(30);
                 if let Some(replica) = self.nodes.get_mut(&id).and_then(|node| node.replica.as_mut()) {
+                    replica.is_changing = is_seen && !members.voters_outgoing.is_empty();
                     replica.conf_state = members;
                 }
             }
@@ -159,6 +170,7 @@ impl World {
                 }
             }
             Stop::DiskHangs => {}
+            Stop::LogLost { .. } | Stop::Contradiction { .. } if self.doubtful.contains(&id) => return self.lose(id),
             Stop::LogLost { .. } | Stop::Contradiction { .. } => return Err(format!("{id} stops: {why}")),
         }
         self.crash(id, false);
@@ -187,17 +199,19 @@ impl World {
         }
     }
 
-    fn send(&mut self, message: Message) {
+    fn send(&mut self, message: Message) -> Result<(), String> {
         let (lost, doubled, delayed) = self.weather;
         if self.cut.contains(&(message.from, message.to)) || self.dice.roll() % 100 < lost {
-            return;
+            return Ok(());
         }
+        let Some((life, _)) = self.connect(message.from, message.to)? else { return Ok(()) };
         let copies = if self.dice.roll() % 100 < doubled { 2 } else { 1 };
         for _ in 0..copies {
             let slow = self.dice.roll() % 100 < delayed;
             let way = 100 + below(&mut self.dice, if slow { 400_000 } else { 1_500 });
-            self.later(way, Event::Deliver(Box::new(message.clone())));
+            self.later(way, Event::Deliver(Box::new(message.clone()), life));
         }
+        Ok(())
     }
 
     fn job(&mut self, id: u64, job: Job) {
@@ -255,15 +269,18 @@ impl World {
         Ok(())
     }
 
-    fn make_checkpoint(&mut self, id: u64) {
-        let Some(replica) = self.nodes.get_mut(&id).and_then(|node| node.replica.as_mut()) else { return };
+    pub(super) fn make_checkpoint(&mut self, id: u64) -> Result<(), String> {
+        let mistake = self.mistake;
+        let Some(replica) = self.nodes.get_mut(&id).and_then(|node| node.replica.as_mut()) else { return Ok(()) };
         if replica.is_making_checkpoint || replica.applied.index <= replica.driver.status().checkpoint.index {
-            return;
+            return Ok(());
         }
         replica.is_making_checkpoint = true;
         replica.since_checkpoint = 0;
-        let checkpoint = replica.checkpoint();
+        let checkpoint = replica.checkpoint(mistake);
+        self.checks.checkpoint(id, &checkpoint)?;
         self.job(id, Job::Checkpoint(Box::new(checkpoint)));
+        Ok(())
     }
 
     pub(super) fn body(&mut self, from: u64, to: u64, at: Position) -> Result<(), String> {
@@ -325,19 +342,14 @@ impl World {
         self.tell(|| format!("{id} loses its disk"));
         self.wiped = true;
         self.clients.forget(id);
+        self.doubtful.insert(id);
         let (seed, mistake) = (self.seed, self.mistake);
         let blank = mainstay_coordinator::raft::store::Checkpoint::default();
         let fresh = crate::node::Node::new(id, seed, &blank, mistake);
         let life = self.nodes[&id].life;
         self.nodes.insert(id, crate::node::Node { life: life + 1, ..fresh });
-        if mistake == Some(Mistake::ReuseId) {
-            return self.start(id);
-        }
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.is_lost = true;
-        }
-        // Somebody sees it, and replaces it.
-        self.change(Change::Remove(id))
+        self.start(id)?;
+        self.stays_unnoticed(id)
     }
 
     pub(super) fn join(&mut self) -> Result<(), String> {

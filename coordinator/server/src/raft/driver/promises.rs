@@ -20,10 +20,10 @@ pub struct Shown {
 /// A replica has less than it promised: its disk went back in time, or was emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "r{peer} had entry {had} of its log in term {in_term}, as it said itself, and shows entry {} in term {}: its disk \
-     went back in time, or was emptied",
-    shown.last.index,
-    shown.term
+    "r{peer} said that it had term {in_term} and entry {had}, and shows term {} and entry {}: its disk went back in time, \
+     or was emptied",
+    shown.term,
+    shown.last.index
 )]
 pub struct LogWentBack {
     /// Who.

@@ -55,6 +55,7 @@ impl Driver {
                 return self.stop(stop);
             }
         }
+        self.promises.heard(&message, self.led, self.node.raft.raft_log.committed);
         let (kind, is_of_this_term) = (message.get_msg_type(), message.term == self.node.raft.term);
         if is_of_this_term && Some(message.from) == self.leader() && is_of_a_leader(kind) {
             self.heard = Some(self.now);
@@ -72,7 +73,6 @@ impl Driver {
         if [MessageType::MsgAppendResponse, MessageType::MsgHeartbeatResponse].contains(&kind) && is_of_this_term {
             self.peers.heard(message.from, self.now);
         }
-        self.promises.heard(&message, self.led, self.node.raft.raft_log.committed);
         // What it refuses is of a peer that is unknown here, or comes too late.
         self.node.step(message).unwrap_or(());
     }
