@@ -56,6 +56,7 @@ mainstay.v1.Replica/Announce                              -      -     -      - 
 mainstay.v1.Replica/Talk                                  -      -     -      -        -     yes
 mainstay.v1.Replica/FetchCheckpoint                       -      -     -      -        -     yes
 mainstay.v1.Replica/FetchOpener                           -      -     -      -        -     yes
+mainstay.v1.Replica/Reissue                               -      -     -      -        -     yes
 grpc.health.v1.Health/Check                               yes    yes   yes    yes      yes   yes
 grpc.reflection.v1.ServerReflection/ServerReflectionInfo  -      yes   yes    yes      yes   -
 ";
