@@ -311,13 +311,19 @@ impl Replicas {
         member.daemon = Some(Daemon::start(id, &mut run));
     }
 
-    /// `restore --in-place` of one that does not run. Where that worked it is known by its new id from then on.
+    /// `restore --from-replica` in place of one that does not run. Where that worked it is known by its new id from then on.
     ///
     /// # Panics
     /// Where there is none.
     pub fn restore_in_place(&mut self, id: &str, flags: &[&str]) -> Outcome {
         let mut restore = Program::Coordinator.command();
-        restore.arg("restore").arg("--data-dir").arg(&self.member(id).data).arg("--in-place").args(flags);
+        restore
+            .arg("restore")
+            .arg("--data-dir")
+            .arg(&self.member(id).data)
+            .arg("--from-replica")
+            .arg(&self.member(id).data)
+            .args(flags);
         let told = Outcome::of(&mut restore);
         if let Some(new) = restored(&told)
             && let Some(member) = self.members.remove(id)

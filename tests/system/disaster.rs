@@ -218,7 +218,13 @@ fn a_restore_that_is_killed_is_completed_or_was_none() {
         replicas.take("r1").kill();
         let data = replicas.member("r1").data.clone();
         let mut killed = Program::Coordinator.command();
-        killed.env("MAINSTAY_FAILPOINT", point).arg("restore").arg("--data-dir").arg(&data).arg("--in-place");
+        killed
+            .env("MAINSTAY_FAILPOINT", point)
+            .arg("restore")
+            .arg("--data-dir")
+            .arg(&data)
+            .arg("--from-replica")
+            .arg(&data);
         assert_eq!(Outcome::of(&mut killed).code, 128 + 9, "{point}");
         if point == "restore-not-decided" {
             replicas.start("r1");

@@ -42,8 +42,9 @@ enum Verb {
     },
     /// After the majority of the replicas is lost for good: go on with one, as a new generation
     ///
-    /// Where replicas are left, restore on the one that has the most: run `restore --in-place --dry-run` on each, and take
-    /// the highest last term, and of equal ones the highest last index. Where none is left, take a backup: --from FILE.
+    /// Where replicas are left, restore on the one that has the most: run `restore --from-replica DIR --dry-run` on each,
+    /// and take the highest last term, and of equal ones the highest last index. Where none is left, take a backup: --from
+    /// FILE.
     Restore(RestoreArgs),
     /// Make a fresh administrator's context; for root on this machine, while the replica runs
     Admin {
@@ -93,20 +94,21 @@ struct JoinArgs {
 
 #[derive(Args)]
 struct RestoreArgs {
-    /// An empty directory; with --in-place the surviving replica's own
+    /// Where the new replica will keep what must not be lost: empty, or the same as --from-replica
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// The file that `mainstay cluster backup` made
-    #[arg(long, value_name = "FILE", required_unless_present = "in_place", conflicts_with = "in_place")]
+    #[arg(long, value_name = "FILE", required_unless_present = "from_replica", conflicts_with = "from_replica")]
     from: Option<PathBuf>,
     /// The file with the key that the backup is sealed with
     #[arg(long, value_name = "FILE", requires = "from")]
     recovery_key_file: Option<PathBuf>,
-    /// Go on from what is left in --data-dir; what is there is kept aside
-    #[arg(long)]
-    in_place: bool,
-    /// What agents and operators dial [default with --in-place: as before]
-    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["in_place", "dry_run"])]
+    /// The data directory of a replica that is left and does not run; where it is --data-dir too, it goes on there, and
+    /// what was there is kept aside
+    #[arg(long, value_name = "DIR")]
+    from_replica: Option<PathBuf>,
+    /// What agents and operators dial [default with --from-replica: as before]
+    #[arg(long, value_name = "HOST:PORT", required_unless_present_any = ["from_replica", "dry_run"])]
     advertise: Option<String>,
     /// What other replicas will dial [default: the next port]
     #[arg(long, value_name = "HOST:PORT")]
@@ -162,9 +164,9 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
             Ok(())
         }
         Verb::Restore(args) => {
-            let from = match args.from {
-                Some(path) => RestoreFrom::File { path, recovery_key: args.recovery_key_file },
-                None => RestoreFrom::InPlace,
+            let from = match (args.from, args.from_replica) {
+                (Some(path), _) => RestoreFrom::File { path, recovery_key: args.recovery_key_file },
+                (None, left) => RestoreFrom::Replica(left.unwrap_or_else(|| args.data_dir.clone())),
             };
             let config = RestoreConfig {
                 data_dir: args.data_dir,

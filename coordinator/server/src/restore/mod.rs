@@ -62,8 +62,8 @@ pub enum RestoreFrom {
         /// The file with the key that seals it.
         recovery_key: Option<PathBuf>,
     },
-    /// The surviving replica's own data directory.
-    InPlace,
+    /// A surviving replica's data directory: the one that is restored into, or another, which is left as it is.
+    Replica(PathBuf),
 }
 
 /// What there is to restore.
@@ -105,16 +105,18 @@ pub struct Restored {
 /// # Errors
 /// Why it cannot be read.
 pub fn look(config: &RestoreConfig) -> Result<Remains, Failure> {
-    if let RestoreFrom::File { path, recovery_key } = &config.from
-        && !config.data_dir.exists()
-    {
-        return Ok(source::of_file(path, recovery_key.as_deref())?.remains());
+    if !config.data_dir.exists() {
+        let source = match &config.from {
+            RestoreFrom::File { path, recovery_key } => source::of_file(path, recovery_key.as_deref()),
+            RestoreFrom::Replica(left) => source::of_directory(&DataDir::take_existing(left)?),
+        };
+        return Ok(source?.remains());
     }
-    let dir = open(config)?;
+    let (dir, elsewhere) = open(config)?;
     if is_interrupted(dir.path()) {
         return Err(interrupted(dir.path()));
     }
-    Ok(source::read(&dir, &config.from)?.remains())
+    Ok(source::read(&dir, elsewhere.as_ref(), &config.from)?.remains())
 }
 
 /// Makes the new generation. The identity of its log comes last: until then the directory holds what it held, and a restore
@@ -126,21 +128,22 @@ pub fn restore(config: &RestoreConfig) -> Result<Restored, Failure> {
     for (flag, address) in [("--advertise", &config.advertise), ("--peer-advertise", &config.peer_advertise)] {
         address.as_ref().map_or(Ok(()), |address| crate::init::check_address(flag, address))?;
     }
-    let dir = open(config)?;
+    let (dir, elsewhere) = open(config)?;
     if is_interrupted(dir.path()) {
         return place::finish(&dir);
     }
-    let source = source::read(&dir, &config.from)?;
+    let source = source::read(&dir, elsewhere.as_ref(), &config.from)?;
+    let left = elsewhere.as_ref().unwrap_or(&dir);
     if !config.force {
         refuse_living(&source)?;
     }
-    let generation = generation(&dir, &source, config.generation)?;
+    let generation = generation(left, &source, config.generation)?;
     let (address, peer_address) = addresses(config, &source)?;
 
     let staging = Staging::begin(&dir)?;
     let opener = match &source.opener {
         Some(secret) => Opener::given(staging.dir(), secret.0)?,
-        None => Opener::read(&dir).map_err(|why| closed(&why))?,
+        None => Opener::read(left).map_err(|why| closed(&why))?,
     };
     let key = new_key();
     write(staging.dir(), KEY_FILE, &key.serialize_pem())?;
@@ -173,25 +176,33 @@ pub fn restore(config: &RestoreConfig) -> Result<Restored, Failure> {
     write(staging.dir(), CA_FILE, &authority.bundle())?;
     Joined { peer_address, ..Joined::default() }.write(staging.dir())?;
     log::found_at(staging.dir(), &state, &replica, founding)?;
-    let kept_aside = matches!(config.from, RestoreFrom::InPlace).then(|| place::aside(&dir, generation));
+    let is_in_place = matches!(config.from, RestoreFrom::Replica(_)) && elsewhere.is_none();
+    let kept_aside = is_in_place.then(|| place::aside(&dir, generation));
     let of = source.remains();
     let restored = Restored { of, generation, replica: replica.to_string(), address, void_tokens, kept_aside };
+    if let Some(elsewhere) = &elsewhere {
+        place::copy_audit(elsewhere.path(), dir.path())?;
+    }
     let lines: Vec<_> = source.lines.into_iter().chain([line]).collect();
     staging.commit(&dir, &restored, &lines)?;
     place::finish(&dir)
 }
 
-fn open(config: &RestoreConfig) -> Result<DataDir, Failure> {
-    match config.from {
-        RestoreFrom::File { .. } => DataDir::take(&config.data_dir),
-        RestoreFrom::InPlace => DataDir::take_existing(&config.data_dir),
+/// Where the new replica will be, and the surviving one's directory where that is another.
+fn open(config: &RestoreConfig) -> Result<(DataDir, Option<DataDir>), Failure> {
+    let RestoreFrom::Replica(left) = &config.from else { return Ok((DataDir::take(&config.data_dir)?, None)) };
+    let whole = |path: &PathBuf| path.canonicalize().ok();
+    if *left == config.data_dir || whole(left).is_some_and(|left| Some(left) == whole(&config.data_dir)) {
+        return Ok((DataDir::take_existing(&config.data_dir)?, None));
     }
+    let left = DataDir::take_existing(left)?;
+    Ok((DataDir::take(&config.data_dir)?, Some(left)))
 }
 
 /// Higher than any that is known here.
-fn generation(dir: &DataDir, source: &Source, wanted: Option<u64>) -> Result<u64, Failure> {
+fn generation(left: &DataDir, source: &Source, wanted: Option<u64>) -> Result<u64, Failure> {
     let seen =
-        place::generations_aside(dir.path())?.max(source.generation).max(source.state.cluster.about().generation);
+        place::generations_aside(left.path())?.max(source.generation).max(source.state.cluster.about().generation);
     match wanted {
         None => Ok(seen + 1),
         Some(wanted) if wanted > seen => Ok(wanted),

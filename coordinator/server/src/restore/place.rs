@@ -121,6 +121,28 @@ pub(super) fn finish(dir: &DataDir) -> Result<Restored, Failure> {
     })
 }
 
+/// The audit trail of a surviving replica's directory, in another one; what an earlier attempt left there goes.
+pub(super) fn copy_audit(left: &Path, data_dir: &Path) -> Result<(), Failure> {
+    let (from, to) = (left.join(FOLDER), data_dir.join(FOLDER));
+    let copied = (|| {
+        if !from.exists() {
+            return Ok(());
+        }
+        if to.exists() {
+            fs::remove_dir_all(&to)?;
+        }
+        DirBuilder::new().mode(0o700).create(&to)?;
+        for entry in fs::read_dir(&from)? {
+            let entry = entry?;
+            let copy = to.join(entry.file_name());
+            fs::copy(entry.path(), &copy)?;
+            File::open(copy)?.sync_all()?;
+        }
+        File::open(&to)?.sync_all()
+    })();
+    copied.map_err(|error: io::Error| unusable(&to, &error))
+}
+
 fn tell_audit(data_dir: &Path, ready: &Path) -> io::Result<()> {
     let mut trail = Trail::open(data_dir)?;
     for line in fs::read_to_string(ready.join(LINES))?.lines() {

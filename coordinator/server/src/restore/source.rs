@@ -51,13 +51,18 @@ impl Source {
     }
 }
 
-pub(super) fn read(dir: &DataDir, from: &RestoreFrom) -> Result<Source, Failure> {
-    match from {
-        RestoreFrom::File { path, recovery_key } => {
+/// The state that is restored into `dir`; `elsewhere` is the surviving replica's directory where that is another one.
+pub(super) fn read(dir: &DataDir, elsewhere: Option<&DataDir>, from: &RestoreFrom) -> Result<Source, Failure> {
+    match (from, elsewhere) {
+        (RestoreFrom::File { path, recovery_key }, _) => {
             refuse_used(dir)?;
             of_file(path, recovery_key.as_deref())
         }
-        RestoreFrom::InPlace => of_directory(dir),
+        (RestoreFrom::Replica(_), None) => of_directory(dir),
+        (RestoreFrom::Replica(_), Some(elsewhere)) => {
+            refuse_used(dir)?;
+            of_directory(elsewhere)
+        }
     }
 }
 
@@ -85,7 +90,7 @@ pub(super) fn of_file(path: &Path, recovery_key: Option<&Path>) -> Result<Source
 
 /// Everything in the log counts, also what nobody knows to be committed: the majority that knew is lost, and may have
 /// answered somebody.
-fn of_directory(dir: &DataDir) -> Result<Source, Failure> {
+pub(super) fn of_directory(dir: &DataDir) -> Result<Source, Failure> {
     let trail = Trail::open(dir.path()).map_err(|error| unusable(&dir.file(FOLDER), &error))?;
     let log::Whole { state, identity, last, until, lines } = log::read_whole(dir, trail.last() + 1)?;
     if state.cluster.is_blank() {
@@ -118,6 +123,9 @@ fn refuse_used(dir: &DataDir) -> Result<(), Failure> {
         ExitCode::Conflict,
         format!("{} is not empty", dir.path().display()),
         format!("it holds {}", used.unwrap_or("a replica")),
-        "give an empty --data-dir; to go on with what this replica has: restore --in-place",
+        format!(
+            "give an empty --data-dir; to go on with what this replica has: --from-replica {}",
+            dir.path().display()
+        ),
     ))
 }

@@ -47,6 +47,34 @@ async fn a_survivor_goes_on_in_place_as_a_new_generation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_survivors_directory_can_be_restored_into_another_and_stays_as_it_is() {
+    let lab = Lab::found().await;
+    let folder = tempfile::tempdir().unwrap();
+    let into = |data_dir| RestoreConfig { data_dir, ..lab.in_place() };
+    let new = folder.path().join("new");
+    assert_eq!(look(&into(new.clone())).unwrap(), look(&lab.in_place()).unwrap());
+    assert!(!new.exists(), "looking makes nothing");
+    // What an interrupted attempt left of the trail goes.
+    fs::create_dir_all(new.join("audit")).unwrap();
+    fs::write(new.join("audit/half"), "half").unwrap();
+    let made = restore(&into(new.clone())).unwrap();
+    assert_eq!((made.generation, made.replica.as_str(), made.kept_aside), (2, "r102", None));
+    let wanted = Wanted { since: Timestamp(0), actor: String::new(), limit: 100 };
+    let actions = |data: &Path| audit_of(data, &wanted).unwrap().lines.into_iter().map(|line| line.action);
+    let there: Vec<_> = actions(&new).collect();
+    assert!(there.contains(&"token create".into()) && there.contains(&"cluster restore".into()), "{there:?}");
+    assert!(!new.join("audit/half").exists());
+    assert!(actions(&lab.data).all(|action| action != "cluster restore"));
+    assert_eq!(key_of_files(&lab.dir()), lab.key, "the old one is left as it is");
+    // The same directory by another name is the same directory.
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&lab.data, &link).unwrap();
+    assert!(restore(&into(link)).unwrap().kept_aside.is_some());
+    let used = restore(&into(new)).unwrap_err();
+    assert!(used.code == ExitCode::Conflict && used.try_next.contains("--from-replica"), "{used}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_is_cut_short_anywhere_is_completed_or_was_none() {
     let lab = Lab::found().await;
     // Each name is moved aside and replaced: as far as each of these steps, and then once more.
@@ -211,7 +239,7 @@ async fn what_root_restores_is_the_directorys_owners() {
 /// As far as the restore is decided, and nothing is in its place.
 fn decide(lab: &Lab) -> Restored {
     let away = lab.copy();
-    let made = restore(&RestoreConfig { data_dir: away.data.clone(), ..lab.in_place() }).unwrap();
+    let made = restore(&away.in_place()).unwrap();
     let ready = lab.data.join("restore.ready");
     fs::create_dir(&ready).unwrap();
     for name in [CA_FILE, CERTIFICATE_FILE, KEY_FILE, "joined.toml", "log"] {
@@ -281,7 +309,7 @@ impl Lab {
     fn in_place(&self) -> RestoreConfig {
         RestoreConfig {
             data_dir: self.data.clone(),
-            from: RestoreFrom::InPlace,
+            from: RestoreFrom::Replica(self.data.clone()),
             advertise: None,
             peer_advertise: None,
             generation: None,
