@@ -98,6 +98,12 @@ fn a_name_is_for_one_request() {
     // The secret would be another one.
     replicas.mainstay(&["token", "create", "--request", "q2"]).done();
     replicas.mainstay(&["token", "create", "--request", "q2"]).refused(5);
+    let file = replicas.folder().join("rules.toml");
+    fs::write(&file, "[[rule]]\nname = \"fs.space\"\nhold = \"10m\"\n").unwrap();
+    for told in ["0 removed", "nothing to change"] {
+        let applied = replicas.mainstay(&["apply", "-f", file.to_str().unwrap(), "--request", "q3"]).done();
+        assert!(applied.contains(told), "{applied}");
+    }
     let tokens = listed(&replicas, &["token", "ls"]);
     assert!(tokens.iter().any(|row| row["id"] == *second && row["state"] == "active"), "{tokens:?}");
     assert_eq!(tokens.len(), 3);

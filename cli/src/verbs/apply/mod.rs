@@ -58,7 +58,8 @@ pub(crate) async fn run(args: ApplyArgs, global: &Global) -> Result<(), Failure>
 }
 
 async fn declare(session: &mut Session, request: pb::DeclareRequest) -> Result<pb::DeclareResponse, Failure> {
-    let call = Call::Changes("mainstay apply --dry-run shows what is left to change");
+    let changes = Call::Changes("mainstay apply --dry-run shows what is left to change");
+    let call = if request.dry_run { Call::Looks } else { changes };
     session.administer(call, async |mut admin| admin.declare(request.clone()).await).await
 }
 

@@ -124,9 +124,9 @@ async fn bring_back(group: &mut Group, located: &Located) -> Result<(), Failure>
         let is_well = |row: &pb::ReplicaStanding| row.healthy && row.lag_entries == Some(0);
         (rows.len() == group.places().len() && rows.iter().all(is_well)).then_some(())
     };
-    let is = if names.len() == 1 { "is" } else { "are" };
+    let (is, has) = if names.len() == 1 { ("is", "has") } else { ("are", "have") };
     match until(group, well).await {
-        Some(()) => screen::say(&format!("{} {is} back and has all, after {}", names.join(" and "), after(begun))),
+        Some(()) => screen::say(&format!("{} {is} back and {has} all, after {}", names.join(" and "), after(begun))),
         None => {
             screen::say(&format!("{} {is} not back yet: RUST_LOG=debug mainstay dev tells why", names.join(" and ")))
         }

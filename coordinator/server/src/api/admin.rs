@@ -241,10 +241,12 @@ impl pb::admin_server::Admin for AdminService {
     async fn declare(&self, request: Request<pb::DeclareRequest>) -> Result<Response<pb::DeclareResponse>, Status> {
         let (by, user) = (super::by(&request)?, actor(&request)?);
         let state = self.0.state(&request).await?;
-        if let Some(Consequence::Declared(revision)) = self.0.recall(&by, &state)? {
+        let asked = request.into_inner();
+        if !asked.dry_run
+            && let Some(Consequence::Declared(revision)) = self.0.recall(&by, &state)?
+        {
             return Ok(Response::new(pb::DeclareResponse { changes: Vec::new(), revision }));
         }
-        let asked = request.into_inner();
         let wished = convert::declare::wished(&asked)?;
         if asked.revision.is_some_and(|revision| revision != state.declared_at) {
             return Err(failure::declarations_changed(
