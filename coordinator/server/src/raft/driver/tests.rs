@@ -129,6 +129,8 @@ fn what_is_proposed_at_the_leader_is_applied_everywhere() {
     group.feed(leader, Input::Propose(2, b"b".to_vec()));
     assert_eq!(group.committed, [1, 2]);
     assert_eq!(group.applied.len(), 3);
+    // Followers hear of the last with the next heartbeat.
+    group.ticks(1);
     assert!(group.applied.values().all(|applied| *applied == [b"a", b"b"]));
     let follower = leader % 3 + 1;
     group.feed(follower, Input::Propose(3, b"c".to_vec()));
