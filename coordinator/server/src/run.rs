@@ -344,7 +344,7 @@ impl PeerDoor {
         };
         let (incoming, _, accepting) = gate.open();
         tasks.spawn(accepting);
-        let service = ReplicaService { network, log: log.clone(), dir };
+        let service = ReplicaService { network, log: log.clone(), dir, pins: Arc::default() };
         let service = pb::replica_server::ReplicaServer::new(service).max_decoding_message_size(MAX_FRAMES_BYTES);
         let router = gate::peer_server().layer(AuthoriseLayer::new(log, refusals)).add_service(service);
         tasks.spawn(async move {

@@ -7,11 +7,13 @@ mod checkpoint;
 mod contacts;
 mod greeting;
 mod link;
+mod pins;
 mod queue;
 mod service;
 
 pub(crate) use contacts::{Contact, Contacts};
 pub(crate) use link::connect;
+pub(crate) use pins::Pins;
 pub(crate) use service::{ReplicaService, reissue};
 
 use std::{

@@ -13,11 +13,14 @@ use mainstay_common::{
 };
 use mainstay_core::{Actor, Command, KeyFingerprint, Origin, State, cluster, user};
 use mainstay_proto::v1 as pb;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Network, greeting};
+use super::{Network, Pins, greeting, pins::PINNED};
 use crate::{
     VERSION,
     api::{caller, failure},
@@ -39,6 +42,7 @@ pub(crate) struct ReplicaService {
     pub(crate) network: Arc<Network>,
     pub(crate) log: crate::log::Log,
     pub(crate) dir: Arc<DataDir>,
+    pub(crate) pins: Arc<Pins>,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -86,8 +90,9 @@ impl pb::replica_server::Replica for ReplicaService {
         let (id, _) = replica(&request)?;
         let to = cluster::number(&id).ok_or_else(|| Status::internal("a replica has a number"))?;
         let asked = request.into_inner();
-        let log = self.log.raft().clone();
-        let opened = tokio::task::spawn_blocking(move || log.open_checkpoint(asked.index)).await;
+        let (log, pins) = (self.log.raft().clone(), Arc::clone(&self.pins));
+        let open = move || pins.file(asked.index, Instant::now(), || log.open_checkpoint(asked.index));
+        let opened = tokio::task::spawn_blocking(open).await;
         let file = match opened.map_err(|crash| Status::internal(crash.to_string()))? {
             Ok(file) => file,
             Err(error) => {
@@ -96,8 +101,15 @@ impl pb::replica_server::Replica for ReplicaService {
             }
         };
         let (pieces, stream) = mpsc::channel(4);
-        let log = self.log.raft().clone();
+        let (log, pins) = (self.log.raft().clone(), Arc::downgrade(&self.pins));
         tokio::task::spawn_blocking(move || send(&log, to, &*file, asked.offset, &pieces));
+        tokio::spawn(async move {
+            sleep(PINNED).await;
+            // It ends with the replica.
+            if let Some(pins) = pins.upgrade() {
+                pins.forget(Instant::now());
+            }
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 

@@ -11,6 +11,7 @@ mod machine;
 mod mail;
 mod peers;
 mod pulse;
+mod receiving;
 mod runner;
 mod start;
 pub mod store;
@@ -28,6 +29,7 @@ pub use self::{
     machine::{Keep, Machine, Observer, Undecodable},
     peers::{Alone, Peers},
     pulse::{Proposals, Pulse, Writes},
+    receiving::Receiving,
     start::{StartError, Whole, found, found_at, join, read_whole, start, start_member},
     store::{ConfState, DiskFile, Position},
     visits::{Unadmitted, Visit},
@@ -350,21 +352,13 @@ impl<M: Machine> Log<M> {
         self.tell(Message::CheckpointNotSent(to));
     }
 
-    /// The bytes of a checkpoint's file that [`Peers::fetch`] was asked for.
+    /// Takes in the checkpoint that [`Peers::fetch`] was asked for. What it does may wait for the disk.
     ///
     /// # Errors
-    /// What is wrong with them: it is taken as missed.
-    pub fn checkpoint_arrived(&self, at: Position, bytes: &[u8]) -> Result<(), store::OpenError> {
-        match self.0.bodies.parse(bytes) {
-            Ok(checkpoint) => {
-                self.tell(Message::CheckpointArrived(Box::new(checkpoint)));
-                Ok(())
-            }
-            Err(error) => {
-                self.checkpoint_missed(at);
-                Err(error)
-            }
-        }
+    /// There is no room for it, or the disk failed: it is taken as missed.
+    pub fn receive_checkpoint(&self, at: Position) -> Result<Receiving<M>, store::WriteError> {
+        let sink = self.0.bodies.receive(at).inspect_err(|_| self.checkpoint_missed(at))?;
+        Ok(Receiving { log: self.clone(), at, sink: Some(sink) })
     }
 
     /// A checkpoint that was to be fetched could not be had; the leader offers one again.

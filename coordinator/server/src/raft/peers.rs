@@ -16,7 +16,7 @@ pub trait Peers: Send + Sync + 'static {
     fn send(&self, to: u64, frame: Vec<u8>);
 
     /// Brings the checkpoint's body from there, in its own time, and says
-    /// [`Log::checkpoint_arrived`](super::Log::checkpoint_arrived) or
+    /// [`Log::receive_checkpoint`](super::Log::receive_checkpoint) or
     /// [`Log::checkpoint_missed`](super::Log::checkpoint_missed). May be asked again while it is on its way.
     fn fetch(&self, from: u64, checkpoint: Position);
 

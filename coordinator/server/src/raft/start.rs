@@ -17,8 +17,8 @@ use super::{
     mail,
     runner::{Inlet, Outlets, Parts, Runner},
     store::{
-        self, Checkpoint, CheckpointReader, CreateError, Disk, DiskFile, Entry, EntryKind, Identity, OpenError,
-        Position, Recovered, Section, Store,
+        self, Checkpoint, CheckpointReader, CheckpointReceiver, CreateError, Disk, DiskFile, Entry, EntryKind,
+        Identity, Incoming, NotReceived, OpenError, Position, Received, Recovered, Section, Store, WriteError,
     },
     visits::Visits,
 };
@@ -170,19 +170,35 @@ pub fn join<D: Disk>(disk: D, identity: Identity, settings: &Settings) -> Result
     Store::create(disk, identity, settings.store.clone(), &Checkpoint::default()).map(drop)
 }
 
-/// What other threads read of checkpoints.
+/// What other threads do with checkpoints.
 pub(super) trait Bodies: Send + Sync {
     fn open(&self, index: u64) -> io::Result<Box<dyn DiskFile>>;
-    fn parse(&self, bytes: &[u8]) -> Result<Checkpoint, OpenError>;
+    fn receive(&self, at: Position) -> Result<Box<dyn Sink>, WriteError>;
 }
 
-impl<D: Disk> Bodies for CheckpointReader<D> {
+/// Where a checkpoint goes that comes from elsewhere.
+pub(super) trait Sink: Send {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError>;
+    fn finish(self: Box<Self>) -> Result<(Checkpoint, Received), NotReceived>;
+}
+
+impl<D: Disk> Bodies for (CheckpointReader<D>, CheckpointReceiver<D>) {
     fn open(&self, index: u64) -> io::Result<Box<dyn DiskFile>> {
-        self.open(index).map(|file| Box::new(file) as _)
+        self.0.open(index).map(|file| Box::new(file) as _)
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Checkpoint, OpenError> {
-        self.parse(bytes)
+    fn receive(&self, at: Position) -> Result<Box<dyn Sink>, WriteError> {
+        self.1.begin(at).map(|incoming| Box::new(incoming) as _)
+    }
+}
+
+impl<D: Disk> Sink for Incoming<D> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.write(bytes)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(Checkpoint, Received), NotReceived> {
+        (*self).finish()
     }
 }
 
@@ -267,7 +283,7 @@ fn run<D: Disk, M: Machine>(
         leader: leader_in,
         known_leader: known_in,
         members: members_in,
-        bodies: Arc::new(store.checkpoint_reader()),
+        bodies: Arc::new((store.checkpoint_reader(), store.checkpoint_receiver())),
         visits: Visits::default(),
         standing: standing_in,
         pulse: Arc::clone(&pulse),

@@ -80,14 +80,14 @@ impl Mirror {
         self.checkpoint = (at, conf_state);
     }
 
-    /// A checkpoint was made here: entries before it go, as far as the store drops them.
-    pub(super) fn compact(&mut self, at: Position, conf_state: ConfState) {
+    /// A checkpoint was made here: entries before it go, as far as the store drops them, and those behind `pinned` stay.
+    pub(super) fn compact(&mut self, at: Position, conf_state: ConfState, pinned: Option<u64>) {
         if at.index <= self.checkpoint.0.index {
             return;
         }
         self.older = self.checkpoint.0.index;
         self.checkpoint = (at, conf_state);
-        let reach = at.index.saturating_sub(self.keep_behind).min(self.older);
+        let reach = at.index.saturating_sub(self.keep_behind).min(self.older).min(pinned.unwrap_or(u64::MAX));
         while let Some(first) = self.entries.front().filter(|first| first.index <= reach) {
             self.before = Position { index: first.index, term: first.term };
             self.entries.pop_front();

@@ -45,6 +45,7 @@ use self::{
     proposals::Appended,
     reads::Reads,
     ready::Outstanding,
+    step::Sending,
     watchdog::Watchdog,
 };
 use super::{
@@ -122,8 +123,8 @@ pub struct Driver {
     campaigns: u64,
     /// A peer's checkpoint that is not stepped before its body is here.
     awaited: Option<Message>,
-    /// Since when a peer has been in want of a checkpoint without news of it, by id.
-    sending: BTreeMap<u64, u64>,
+    /// Peers that get a checkpoint, by id.
+    sending: BTreeMap<u64, Sending>,
     joint_since: Option<u64>,
     /// The term whose leader was believed to be gone, and when.
     hinted: Option<(u64, u64)>,
@@ -202,7 +203,7 @@ impl Driver {
             Input::Read(ticket) => self.reads.add(ticket, self.now),
             Input::Persisted(number) => self.persisted(number),
             Input::DiskFull(is_full) => self.disk_full(is_full),
-            Input::CheckpointMade(at, conf_state) => self.node.mut_store().compact(at, conf_state),
+            Input::CheckpointMade(at, conf_state) => self.checkpoint_made(at, conf_state),
             Input::CheckpointReceived(at) => self.checkpoint_received(at),
             Input::CheckpointMissed(at) => self.checkpoint_missed(at),
             Input::CheckpointSending(to) => self.checkpoint_sending(to),

@@ -8,6 +8,7 @@ use raft::{
 use super::{
     Answer, Appended, Change, ChangeRefused, Driver, ELECTION_TICKS, Effect, Mistake, Position, Stop, convert,
 };
+use crate::raft::store::ConfState;
 
 /// A leader that stays in a joint configuration so long proposes to leave it: 5 s.
 const JOINT_TICKS: u64 = 100;
@@ -15,6 +16,18 @@ const JOINT_TICKS: u64 = 100;
 const SENDING_TICKS: u64 = 100;
 /// That the leader of a term is gone is believed once in so long: 5 s. The next one may go sooner.
 const HINT_TICKS: u64 = 100;
+
+/// What a peer that was sent a checkpoint needs behind it is kept for so long: 10 min.
+const PIN_TICKS: u64 = 12_000;
+
+/// Ticks of a peer that gets a checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sending {
+    /// It has been in want of one since then.
+    since: u64,
+    /// The last news of it.
+    heard: u64,
+}
 
 impl Driver {
     pub(super) fn tick(&mut self) {
@@ -124,9 +137,21 @@ impl Driver {
     }
 
     pub(super) fn checkpoint_sending(&mut self, to: u64) {
-        if let Some(since) = self.sending.get_mut(&to) {
-            *since = self.now;
+        if let Some(sending) = self.sending.get_mut(&to) {
+            sending.heard = self.now;
         }
+    }
+
+    /// Whoever is being sent an older one goes on from there with entries, or would need the next, and the next.
+    pub(super) fn checkpoint_made(&mut self, at: Position, conf_state: ConfState) {
+        let (now, progress) = (self.now, self.node.raft.prs());
+        let pinned =
+            self.sending.iter().filter(|(_, sending)| now < sending.since + PIN_TICKS).filter_map(|(id, _)| {
+                let progress = progress.get(*id).filter(|progress| progress.state == ProgressState::Snapshot)?;
+                Some(progress.pending_snapshot)
+            });
+        let pinned = pinned.min();
+        self.node.mut_store().compact(at, conf_state, pinned);
     }
 
     pub(super) fn checkpoint_not_sent(&mut self, to: u64) {
@@ -142,7 +167,8 @@ impl Driver {
         ids.sort_unstable();
         self.sending.retain(|id, _| ids.contains(id));
         for id in ids {
-            if self.now >= *self.sending.entry(id).or_insert(self.now) + SENDING_TICKS {
+            let sending = self.sending.entry(id).or_insert(Sending { since: self.now, heard: self.now });
+            if self.now >= sending.heard + SENDING_TICKS {
                 self.checkpoint_not_sent(id);
             }
         }

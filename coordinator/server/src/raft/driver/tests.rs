@@ -13,6 +13,8 @@ struct Group {
     stopped: BTreeMap<u64, Stop>,
     /// Writes of this one are never done.
     hung: Option<u64>,
+    /// Checkpoints for this one are for ever on their way.
+    dawdles: Option<u64>,
 }
 
 impl Group {
@@ -35,6 +37,7 @@ impl Group {
             committed: vec![],
             stopped: BTreeMap::new(),
             hung: None,
+            dawdles: None,
         }
     }
 
@@ -66,6 +69,7 @@ impl Group {
                         let (at, conf_state) = (self.drivers[&id].applied, self.members(id));
                         inputs.push_back((id, Input::CheckpointMade(at, conf_state)));
                     }
+                    Effect::Fetch { .. } if self.dawdles == Some(id) => {}
                     Effect::Fetch { checkpoint, .. } => inputs.push_back((id, Input::CheckpointReceived(checkpoint))),
                     Effect::Stop(why) => {
                         self.stopped.insert(id, why);
@@ -128,6 +132,8 @@ fn what_is_proposed_at_the_leader_is_applied_everywhere() {
     group.feed(leader, Input::Propose(1, b"a".to_vec()));
     group.feed(leader, Input::Propose(2, b"b".to_vec()));
     assert_eq!(group.committed, [1, 2]);
+    // Followers hear of it with the next heartbeat.
+    group.ticks(1);
     assert_eq!(group.applied.len(), 3);
     // Followers hear of the last with the next heartbeat.
     group.ticks(1);
@@ -312,4 +318,42 @@ fn nobody_asks_for_votes_with_a_checkpoint_under_way() {
     group.away = vec![late];
     group.ticks(40);
     assert_eq!(group.drivers[&late].status().role, Role::Follower);
+}
+
+#[test]
+fn what_a_checkpoint_on_its_way_needs_behind_it_is_kept_for_ten_minutes() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let leader = group.elect();
+    let slow = leader % 3 + 1;
+    group.away = vec![slow];
+    let mut ticket = 100;
+    let mut advance = |group: &mut Group| {
+        for _ in 0..50 {
+            ticket += 1;
+            group.feed(leader, Input::Propose(ticket, vec![1]));
+        }
+        let (at, conf_state) = (group.drivers[&leader].applied, group.members(leader));
+        group.feed(leader, Input::CheckpointMade(at, conf_state));
+        at.index
+    };
+    let first = |group: &Group| group.drivers[&leader].node.store().before().index;
+    advance(&mut group);
+    let offered = advance(&mut group);
+    assert!(first(&group) > 1, "what it lacks is gone");
+    // It takes the offer, and is never done.
+    group.away = vec![];
+    group.dawdles = Some(slow);
+    group.ticks(10);
+    let progress = |group: &Group| group.drivers[&leader].node.raft.prs().get(slow).unwrap().pending_snapshot;
+    assert_eq!(progress(&group), offered);
+    for _ in 0..5 {
+        advance(&mut group);
+    }
+    assert!(first(&group) <= offered);
+    for _ in 0..12_000 / 50 {
+        group.feed(leader, Input::CheckpointSending(slow));
+        group.ticks(50);
+    }
+    advance(&mut group);
+    assert!(first(&group) > offered);
 }

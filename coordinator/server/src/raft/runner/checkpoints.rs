@@ -1,23 +1,31 @@
 //! Checkpoints: those made here, and those that come from elsewhere.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use mainstay_common::process::now;
 
-use super::{Job, Runner};
+use super::{Job, Runner, message::Arrived};
 use crate::raft::{
     End, Machine, StateHash,
     agreement::Verdict,
     driver::Input,
-    start::{self, StartError},
-    store::{Checkpoint, Disk, Position},
+    start,
+    store::{Disk, Position},
 };
 
 impl<D: Disk, M: Machine> Runner<D, M> {
     /// A body that was asked for is here.
-    pub(super) fn checkpoint_arrived(&mut self, checkpoint: Checkpoint) {
-        let at = checkpoint.position();
-        self.bodies.insert(at.index, Arc::new(checkpoint));
+    pub(super) fn checkpoint_arrived(&mut self, arrived: Arrived<M>) {
+        let at = arrived.received.position();
+        if at.index <= self.applied.index {
+            // It came too late, and goes.
+            return;
+        }
+        if self.bodies.get(&at.index).is_some_and(|body| body.received.position() == at) {
+            arrived.received.keep();
+            return self.driver.feed(Input::CheckpointReceived(at));
+        }
+        self.bodies.insert(at.index, arrived);
         self.driver.feed(Input::CheckpointReceived(at));
     }
 
@@ -26,17 +34,16 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         let body = self.bodies.remove(&at.index);
         let body = body.ok_or_else(|| End::Broken("an installed checkpoint is not here".into()))?;
         self.bodies.retain(|index, _| *index > at.index);
-        let state = M::from_sections(&body.sections);
-        self.state = state.map_err(|why| StartError::Checkpoint { index: at.index, why }.end())?;
-        (self.applied, self.members) = (at, body.conf_state.clone());
-        self.pulse.checkpoint(start::size(&body.sections), Some(now().0));
+        (self.applied, self.members) = (at, body.received.conf_state().clone());
+        self.pulse.checkpoint(body.bytes, Some(now().0));
+        self.state = body.state;
         start::show_missed(&mut self.observers, at.index);
         tracing::info!(index = at.index, term = at.term, "a checkpoint from another replica is the state now");
         Ok(())
     }
 
     pub(super) fn fetch(&mut self, from: u64, checkpoint: Position) {
-        if self.bodies.get(&checkpoint.index).is_some_and(|body| body.position() == checkpoint) {
+        if self.bodies.get(&checkpoint.index).is_some_and(|body| body.received.position() == checkpoint) {
             self.driver.feed(Input::CheckpointReceived(checkpoint));
         } else {
             self.peers.fetch(from, checkpoint);

@@ -143,7 +143,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                 EntryKind::Configuration => "change-proposed",
             });
         }
-        let body = match write.install.map(|at| self.bodies.get(&at.index).cloned()) {
+        let body = match write.install.map(|at| self.bodies.get(&at.index).map(|body| Arc::clone(&body.received))) {
             None => None,
             Some(Some(body)) => Some(body),
             Some(None) => {

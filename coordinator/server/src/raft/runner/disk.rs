@@ -13,14 +13,14 @@ use crate::{
         Position, Pulse,
         driver::{Write, in_records},
         mail::Receiver,
-        store::{Batch, Checkpoint, ConfState, Disk, Entry, HardState, Priority, SavedCheckpoint, Store, WriteError},
+        store::{Batch, ConfState, Disk, Entry, HardState, Priority, Received, SavedCheckpoint, Store, WriteError},
     },
 };
 
 /// What the disk is asked to do.
 pub(super) enum Job {
     /// Make this durable; the body is there where a checkpoint is to be installed.
-    Write(Write, Option<Arc<Checkpoint>>),
+    Write(Write, Option<Arc<Received>>),
     /// Entries are committed up to here.
     NoteCommit(u64),
     /// Let a checkpoint count that is durable.
@@ -215,10 +215,10 @@ impl<D: Disk> Desk<'_, D> {
         Ok(())
     }
 
-    fn install(&mut self, write: &Write, body: &Checkpoint) -> Result<(), Halt> {
-        let hard_state = HardState { commit: body.index, ..write.hard_state };
+    fn install(&mut self, write: &Write, body: &Received) -> Result<(), Halt> {
+        let hard_state = HardState { commit: body.position().index, ..write.hard_state };
         let mut told = false;
-        self.patiently(&mut told, |store| store.install(body, hard_state))?;
+        self.patiently(&mut told, |store| store.install_received(body, hard_state))?;
         self.has_room_again(told);
         Ok(())
     }

@@ -6,9 +6,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::disk::Done;
 use crate::raft::{
-    ChangeError, Machine, ProposeError, ReadError, StateHash,
+    ChangeError, End, Machine, ProposeError, ReadError, StateHash,
     driver::{Change, ChangeRefused, LogWentBack, Shown, Status},
-    store::{Checkpoint, ConfState, Position},
+    store::{ConfState, Position, Received},
 };
 
 /// What the thread is told.
@@ -32,7 +32,9 @@ pub(in crate::raft) enum Message<M: Machine> {
     Frame(u64, Vec<u8>),
     Unreachable(u64),
     LeaderGone(u64),
-    CheckpointArrived(Box<Checkpoint>),
+    CheckpointArrived(Box<Arrived<M>>),
+    /// It is whole, but this version cannot read it.
+    CheckpointUnreadable(End),
     CheckpointMissed(Position),
     CheckpointSending(u64),
     CheckpointNotSent(u64),
@@ -41,6 +43,14 @@ pub(in crate::raft) enum Message<M: Machine> {
     End,
     /// The end, without another leader first.
     Cut,
+}
+
+/// A checkpoint from elsewhere, before the log relies on it.
+pub(in crate::raft) struct Arrived<M> {
+    pub(in crate::raft) received: Arc<Received>,
+    pub(in crate::raft) state: M,
+    /// Bytes of the state in it.
+    pub(in crate::raft) bytes: u64,
 }
 
 /// An entry that somebody waits for.

@@ -21,7 +21,7 @@ use self::{
 };
 pub(super) use self::{
     inlet::{Inlet, Outlet, Put},
-    message::{Message, Outlets, Proposal},
+    message::{Arrived, Message, Outlets, Proposal},
 };
 use super::{
     ChangeError, End, Machine, Observer, ProposeError, Pulse, ReadError, Settings,
@@ -30,7 +30,7 @@ use super::{
     keeping::Keeping,
     mail::{self, Receiver, Sender},
     peers::Peers,
-    store::{Checkpoint, CheckpointWriter, ConfState, Disk, Position, Priority, Room, Store},
+    store::{CheckpointWriter, ConfState, Disk, Position, Priority, Room, Store},
 };
 use crate::failpoint;
 
@@ -98,7 +98,7 @@ pub(super) struct Runner<D: Disk, M: Machine> {
     next_ticket: Ticket,
     waiting: BTreeMap<Ticket, Waiting<M>>,
     /// Checkpoints that came from elsewhere and are not installed yet, by index.
-    bodies: BTreeMap<u64, Arc<Checkpoint>>,
+    bodies: BTreeMap<u64, Arrived<M>>,
     /// A write waits for room.
     is_full: bool,
     /// Until when the end is put off.
@@ -264,7 +264,8 @@ impl<D: Disk, M: Machine> Runner<D, M> {
             },
             Message::Unreachable(peer) => self.driver.feed(Input::Unreachable(peer)),
             Message::LeaderGone(leader) => self.driver.feed(Input::LeaderGone(leader)),
-            Message::CheckpointArrived(checkpoint) => self.checkpoint_arrived(*checkpoint),
+            Message::CheckpointArrived(arrived) => self.checkpoint_arrived(*arrived),
+            Message::CheckpointUnreadable(end) => self.end = Some(end),
             Message::CheckpointMissed(at) => self.driver.feed(Input::CheckpointMissed(at)),
             Message::CheckpointSending(to) => self.driver.feed(Input::CheckpointSending(to)),
             Message::CheckpointNotSent(to) => self.driver.feed(Input::CheckpointNotSent(to)),

@@ -1,6 +1,6 @@
 //! Checkpoints: all of the state at one index, as a file that proves itself whole.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io::Read};
 
 use sha2::{Digest as _, Sha256};
 
@@ -126,42 +126,87 @@ impl Checkpoint {
         Ok(proof)
     }
 
-    /// Reads the content of `file`, and the SHA-256 that proves it.
-    pub(super) fn read(identity: &Identity, file: &str, bytes: &[u8]) -> Result<(Self, [u8; 32]), OpenError> {
-        let (found, mut own) = identity::read_head(Kind::Checkpoint, file, bytes)?;
+    /// Reads the content of `file`, block by block, and the SHA-256 that proves it.
+    pub(super) fn read(identity: &Identity, file: &str, source: impl Read) -> Result<(Self, [u8; 32]), OpenError> {
+        let mut source = Source { file, source, offset: 0, sha256: Sha256::new() };
+        let head = source.take(SECTOR)?;
+        let (found, mut own) = identity::read_head(Kind::Checkpoint, file, &head)?;
+        source.sha256.update(&head);
         let expected = Identity { replica: 0, ..identity.clone() };
         if found != expected {
             return Err(OpenError::Foreign { file: file.to_owned(), found, expected });
         }
-        let damaged = |offset, why| Damage::new(file, offset, why);
-        let nonsense = |offset| damaged(offset, "it is intact, but makes no sense");
+        let nonsense = |offset| Damage::new(file, offset, "it is intact, but makes no sense");
         let (index, term) = own.u64().zip(own.u64()).ok_or_else(|| nonsense(0))?;
         let mut checkpoint = Self { index, term, ..Self::default() };
-        let mut offset = SECTOR;
         loop {
-            let (block, content) = read_block(bytes, offset).map_err(|why| damaged(offset, why))?;
-            let end = offset + BLOCK_HEADER + content.len();
+            let offset = source.offset;
+            let (block, content) = source.block()?;
             let known = match block {
-                Block::ConfState => conf_state(content).map(|conf_state| checkpoint.conf_state = conf_state),
-                Block::Section => String::from_utf8(content.to_vec())
+                Block::ConfState => conf_state(&content).map(|conf_state| checkpoint.conf_state = conf_state),
+                Block::Section => String::from_utf8(content)
                     .ok()
                     .map(|name| checkpoint.sections.push(Section { name, bytes: Vec::new() })),
-                Block::Chunk => checkpoint.sections.last_mut().map(|section| section.bytes.extend_from_slice(content)),
+                Block::Chunk => checkpoint.sections.last_mut().map(|section| section.bytes.extend_from_slice(&content)),
                 Block::Trailer => {
-                    let whole = &bytes[..offset];
-                    let proof: [u8; 32] = Sha256::digest(whole).into();
+                    let proof: [u8; 32] = source.sha256.clone().finalize().into();
                     if content != [(offset as u64).to_le_bytes().as_slice(), &proof].concat() {
-                        return Err(damaged(offset, "it is not what its trailer says").into());
+                        return Err(Damage::new(file, offset, "it is not what its trailer says").into());
                     }
-                    if end != bytes.len() {
-                        return Err(damaged(end, "something stands behind its end").into());
+                    let end = source.offset;
+                    if !source.take(1)?.is_empty() {
+                        return Err(Damage::new(file, end, "something stands behind its end").into());
                     }
                     return Ok((checkpoint, proof));
                 }
             };
             known.ok_or_else(|| nonsense(offset))?;
-            offset = end;
         }
+    }
+}
+
+/// A checkpoint's file as it is read.
+struct Source<'a, R> {
+    file: &'a str,
+    source: R,
+    offset: usize,
+    /// Of everything before the block that is read.
+    sha256: Sha256,
+}
+
+impl<R: Read> Source<'_, R> {
+    /// The next bytes; fewer where it ends.
+    fn take(&mut self, bytes: usize) -> Result<Vec<u8>, OpenError> {
+        let mut taken = Vec::with_capacity(bytes);
+        let read = self.source.by_ref().take(bytes as u64).read_to_end(&mut taken);
+        read.map_err(|error| OpenError::Disk { file: self.file.to_owned(), error })?;
+        self.offset += taken.len();
+        Ok(taken)
+    }
+
+    fn block(&mut self) -> Result<(Block, Vec<u8>), OpenError> {
+        let offset = self.offset;
+        let header = self.take(BLOCK_HEADER)?;
+        let mut fields = Fields(&header);
+        let fields = (|| Some((fields.u8()?, fields.length()?, fields.u32()?)))();
+        let (kind, length, crc) = fields.ok_or_else(|| Damage::new(self.file, offset, "it ends before its trailer"))?;
+        let content = if length <= CHUNK { self.take(length)? } else { Vec::new() };
+        if content.len() != length {
+            return Err(
+                Damage::new(self.file, offset, "it ends within a block, or that block's length was changed").into()
+            );
+        }
+        if crc != block_checksum(offset as u64, kind, &content) {
+            return Err(Damage::new(self.file, offset, "a block fails its checksum").into());
+        }
+        let all = [Block::ConfState, Block::Section, Block::Chunk, Block::Trailer];
+        let block = all.into_iter().find(|known| *known as u8 == kind);
+        let block = block.ok_or_else(|| Damage::new(self.file, offset, "a block is of an unknown kind"))?;
+        if block != Block::Trailer {
+            self.sha256.update(&header);
+            self.sha256.update(&content);
+        }
+        Ok((block, content))
     }
 }
 
@@ -195,19 +240,6 @@ impl<D: Disk> Writer<'_, D> {
         self.offset += bytes.len() as u64;
         Ok(())
     }
-}
-
-fn read_block(bytes: &[u8], offset: usize) -> Result<(Block, &[u8]), &'static str> {
-    let mut fields = Fields(bytes.get(offset..).unwrap_or_default());
-    let header = (|| Some((fields.u8()?, fields.length()?, fields.u32()?)))();
-    let (kind, length, crc) = header.ok_or("it ends before its trailer")?;
-    let content = fields.take(length).ok_or("it ends within a block, or that block's length was changed")?;
-    if crc != block_checksum(offset as u64, kind, content) {
-        return Err("a block fails its checksum");
-    }
-    let block =
-        [Block::ConfState, Block::Section, Block::Chunk, Block::Trailer].into_iter().find(|known| *known as u8 == kind);
-    block.map(|block| (block, content)).ok_or("a block is of an unknown kind")
 }
 
 fn block_checksum(offset: u64, kind: u8, content: &[u8]) -> u32 {
@@ -249,7 +281,7 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back() {
         for checkpoint in [Checkpoint::default(), Checkpoint::bootstrap(7, vec![]), large()] {
-            assert_eq!(Checkpoint::read(&identity(), "f", &bytes(&checkpoint)).unwrap().0, checkpoint);
+            assert_eq!(Checkpoint::read(&identity(), "f", bytes(&checkpoint).as_slice()).unwrap().0, checkpoint);
         }
     }
 
@@ -258,10 +290,10 @@ mod tests {
         let disk = FaultyDisk::new(1);
         let other = Identity { replica: 2, ..identity() };
         let proof = large().write::<FaultyDisk>(&other, &disk.create("f").unwrap()).unwrap();
-        assert_eq!(Checkpoint::read(&identity(), "f", &bytes(&large())).unwrap().1, proof);
+        assert_eq!(Checkpoint::read(&identity(), "f", bytes(&large()).as_slice()).unwrap().1, proof);
         assert_eq!(read_whole(&disk, "f").unwrap(), bytes(&large()));
         let foreign = Identity { generation: 2, ..identity() };
-        assert!(matches!(Checkpoint::read(&foreign, "f", &bytes(&large())), Err(OpenError::Foreign { .. })));
+        assert!(matches!(Checkpoint::read(&foreign, "f", bytes(&large()).as_slice()), Err(OpenError::Foreign { .. })));
     }
 
     #[test]

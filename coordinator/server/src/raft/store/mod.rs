@@ -69,6 +69,7 @@ mod founding;
 mod golden;
 mod health;
 mod identity;
+mod incoming;
 mod layout;
 mod log;
 mod place;
@@ -93,6 +94,7 @@ pub use self::{
     disk::{Disk, DiskFile},
     error::{CreateError, Damage, OpenError, WriteError},
     identity::Identity,
+    incoming::{CheckpointReceiver, Incoming, NotReceived, Received},
     log::{Batch, Contradiction, Entry, EntryKind, HardState, Position, Priority},
     record::understand as understand_record,
     recovery::{Cut, Recovered, identity_of, read_log},

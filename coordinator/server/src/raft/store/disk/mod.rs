@@ -97,6 +97,26 @@ pub(super) fn read_whole<D: Disk>(disk: &D, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A file from its beginning on.
+pub(super) struct Reader<'a, F> {
+    file: &'a F,
+    offset: u64,
+}
+
+impl<'a, F: DiskFile> Reader<'a, F> {
+    pub(super) fn of(file: &'a F) -> Self {
+        Self { file, offset: 0 }
+    }
+}
+
+impl<F: DiskFile> io::Read for Reader<'_, F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(self.offset, into)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
 /// True where the disk has no room, or no room left for this user.
 pub(super) fn is_no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -1,7 +1,13 @@
 //! Which checkpoint counts: the newest that is whole, and that the log reaches.
 
-use super::{Files, Log, SET_ASIDE, failed, missing, read};
-use crate::raft::store::{Checkpoint, Identity, OpenError, checkpoint, disk::Disk, error::Damage, log::Tail, segment};
+use super::{Files, Log, SET_ASIDE, failed, missing};
+use crate::raft::store::{
+    Checkpoint, Identity, OpenError, checkpoint,
+    disk::{Disk, Reader},
+    error::Damage,
+    log::Tail,
+    segment,
+};
 
 /// The checkpoint that counts.
 pub(super) struct Chosen {
@@ -25,7 +31,8 @@ impl Chosen {
         let mut set_aside = Vec::new();
         while let Some(index) = indexes.last().copied() {
             let name = if promoted == Some(index) { checkpoint::received(index) } else { checkpoint::file(index) };
-            match Checkpoint::read(identity, &name, &read(disk, &name)?) {
+            let file = disk.open(&name).map_err(failed(&name))?;
+            match Checkpoint::read(identity, &name, Reader::of(&file)) {
                 Ok((checkpoint, sha256)) => {
                     meets(&name, index, &checkpoint, log, set_aside.first())?;
                     let promoted = promoted.filter(|promoted| *promoted == index);

@@ -13,8 +13,9 @@ use std::{
 };
 
 use super::{
-    Batch, Checkpoint, CheckpointReader, CheckpointWriter, Contradiction, CreateError, HardState, Identity, OpenError,
-    Position, Priority, Recovered, Room, SavedCheckpoint, Settings, WriteError, checkpoint,
+    Batch, Checkpoint, CheckpointReader, CheckpointReceiver, CheckpointWriter, Contradiction, CreateError, HardState,
+    Identity, OpenError, Position, Priority, Received, Recovered, Room, SavedCheckpoint, Settings, WriteError,
+    checkpoint,
     disk::{Disk, DiskFile as _},
     founding,
     health::Health,
@@ -173,6 +174,16 @@ impl<D: Disk> Store<D> {
         CheckpointReader { disk: Arc::clone(&self.disk), identity: self.identity.clone() }
     }
 
+    /// Something that takes checkpoints in, in another thread.
+    pub fn checkpoint_receiver(&self) -> CheckpointReceiver<D> {
+        CheckpointReceiver {
+            disk: Arc::clone(&self.disk),
+            identity: self.identity.clone(),
+            health: self.health.clone(),
+            reserve: Arc::clone(self.preparation.reserve()),
+        }
+    }
+
     /// Something that tells another thread whether there is room.
     pub fn room(&self) -> Room<D> {
         Room { reserve: Arc::clone(self.preparation.reserve()), left: Arc::clone(&self.left) }
@@ -216,26 +227,38 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// All but [`WriteError::Broken`] leave everything as it was.
     pub fn install(&mut self, checkpoint: &Checkpoint, hard_state: HardState) -> Result<(), WriteError> {
-        self.health.check()?;
-        let (index, position) = (checkpoint.index, checkpoint.position());
-        let tail = self.tail.after_reset(position, hard_state)?;
-        if self.newest_checkpoint() >= index {
-            return Err(self.misplaced(index));
-        }
-        let received = checkpoint::received(index);
-        self.checkpoint_writer().place(&received, checkpoint)?;
+        self.after_install(checkpoint.position(), hard_state)?;
+        self.checkpoint_writer().place(&checkpoint::received(checkpoint.index), checkpoint)?;
+        let received = Received::new(Arc::clone(&self.disk), checkpoint.position(), checkpoint.conf_state.clone());
+        self.install_received(&received, hard_state)
+    }
+
+    /// The same with one that is on the disk already, and stays there as long as `received` does.
+    ///
+    /// # Errors
+    /// As [`Store::install`].
+    pub fn install_received(&mut self, received: &Received, hard_state: HardState) -> Result<(), WriteError> {
+        let (position, index) = (received.position(), received.position().index);
+        let tail = self.after_install(position, hard_state)?;
+        // Whatever fails from here on may have made the log rely on it.
+        received.counts(true);
         if let Err(error) = self.append(Draft::reset(position, hard_state), Priority::Essential, tail) {
-            if error == WriteError::NoRoom {
-                self.remove(&[received])?;
-            }
+            received.counts(error != WriteError::NoRoom);
             return Err(error);
         }
+        let received = checkpoint::received(index);
         self.segments.iter_mut().for_each(|used| used.before = position);
         self.disk.rename(&received, &checkpoint::file(index)).map_err(|error| self.health.fail(&received, &error))?;
         self.sync_dir()?;
         self.checkpoints.push(index);
         self.set_aside.extend(self.checkpoints.drain(..self.checkpoints.len() - 1).map(checkpoint::file));
         self.drop_superfluous(|active, used| used.id < active)
+    }
+
+    fn after_install(&self, at: Position, hard_state: HardState) -> Result<Tail, WriteError> {
+        self.health.check()?;
+        let tail = self.tail.after_reset(at, hard_state)?;
+        if self.newest_checkpoint() >= at.index { Err(self.misplaced(at.index)) } else { Ok(tail) }
     }
 
     /// Puts a record behind the last one. Up to the first write nothing was changed.
