@@ -100,6 +100,12 @@ impl Clients {
         }))
     }
 
+    /// Whether any of them still asks.
+    #[must_use]
+    pub fn work(&self) -> bool {
+        !self.0.is_finished()
+    }
+
     /// Waits for their end; everything that may have changed something, and everything that was read.
     ///
     /// # Panics

@@ -244,12 +244,21 @@ impl Replicas {
     /// # Panics
     /// Where any of it fails.
     pub fn join(&mut self) -> String {
+        let first = self.ids().remove(0);
+        self.join_by(&first)
+    }
+
+    /// The same; that replica is asked first.
+    ///
+    /// # Panics
+    /// As [`Self::join`].
+    pub fn join_by(&mut self, by: &str) -> String {
         let member = self.place(&format!("joined-{}", free_port()));
         let made = self.mainstay(&["cluster", "add", "-o", "json"]).json();
         let token = self.folder.path().join("replica.token");
         let written = fs::write(&token, made["token"].as_str().unwrap_or_default());
         written.unwrap_or_else(|error| panic!("{error}"));
-        let told = self.joins(&member, &token);
+        let told = self.joins(&member, &token, by);
         let id = told.split_whitespace().nth(1).unwrap_or_default().to_owned();
         self.members.insert(id.clone(), member);
         self.begin(&id);
@@ -257,8 +266,8 @@ impl Replicas {
     }
 
     /// `join` by any that runs; where that one dies meanwhile, by the next: the same call again is safe.
-    fn joins(&mut self, member: &Member, token: &Path) -> String {
-        let mut turn = 0;
+    fn joins(&mut self, member: &Member, token: &Path, by: &str) -> String {
+        let mut turn = self.members.keys().position(|id| id == by).unwrap_or(0);
         eventually("somebody takes it in", SETTLING, || {
             let runs = |other: &mut Member| {
                 let runs = other.daemon.as_mut().is_some_and(|daemon| daemon.ended().is_none());

@@ -17,7 +17,7 @@ use todc_utils::{
 };
 
 /// As large as the checker bears: it looks at every order that the moments allow.
-const LOAD: Load = Load { clients: 8, operations: 25, span: Duration::from_secs(9), stale: false };
+const LOAD: Load = Load { clients: 8, operations: 25, span: Duration::from_secs(10), stale: false };
 
 /// Whether some order of these operations, each between its question and its answer, is what a register does. What nobody
 /// knows may have been done at any moment since, or not at all: which is the same as after everything else.
@@ -70,15 +70,18 @@ fn registers_are_linearizable_under_kills_and_partitions() {
     replicas.part(&leader);
     works(&mut replicas, second);
     // Members change meanwhile, and the change may not be done when the next leader dies.
-    let fourth = replicas.join();
+    let by = replicas.leader();
+    let fourth = replicas.join_by(&by);
     replicas.heal();
     let leader = replicas.leader();
     replicas.take(&leader).kill();
+    assert!(clients.iter().all(Clients::work), "the faults come too late");
     works(&mut replicas, second);
     replicas.begin(&leader);
     works(&mut replicas, second);
     let leader = replicas.leader();
     replicas.deafen(&leader);
+    println!("the last fault comes while clients work: {}", clients.iter().all(Clients::work));
     works(&mut replicas, second * 2);
     replicas.heal();
     for (clients, name) in clients.into_iter().zip(["a", "b", "c"]) {
