@@ -27,6 +27,10 @@ const WRITE: [&str; 8] = [
     "log-applied",
 ];
 const CHECKPOINT: [&str; 4] = ["checkpoint-begun", "checkpoint-written", "checkpoint-renamed", "checkpoint-adopted"];
+/// What a follower does with what the leader sends.
+const FOLLOW: [&str; 5] = ["log-appended", "log-unsynced", "log-written", "log-committed", "log-applied"];
+/// A checkpoint of the leader's that takes the place of a follower's log.
+const INSTALL: [&str; 3] = ["install-received", "install-reset", "install-renamed"];
 const CHANGE: [&str; 2] = ["change-proposed", "change-applied"];
 
 /// The file that says at which point a replica dies.
@@ -37,25 +41,24 @@ fn point_of(data: &Path) -> PathBuf {
 fn surround(data: &Path) -> Vec<(&'static str, OsString)> {
     let mut file = OsString::from("@");
     file.push(point_of(data));
-    vec![("MAINSTAY_FAILPOINT", file), ("MAINSTAY_CHECKPOINT_ENTRIES", "100".into())]
+    vec![("MAINSTAY_FAILPOINT", file), ("MAINSTAY_CHECKPOINT_ENTRIES", "40".into())]
 }
 
-/// Lets the leader die at that point, and brings it back when the others have gone on.
-fn dies_at(point: &str, replicas: &mut Replicas, writer: &Writer, meanwhile: impl FnOnce(&mut Replicas)) {
-    let leader = replicas.leader();
+/// Lets a replica die at that point, and brings it back when the others have gone on.
+fn dies_at(id: &str, point: &str, replicas: &mut Replicas, writer: &Writer, meanwhile: impl FnOnce(&mut Replicas)) {
     writer.goes_on(SOON);
-    let file = point_of(&replicas.member(&leader).data);
+    let file = point_of(&replicas.member(id).data);
     fs::write(&file, point).unwrap();
     meanwhile(replicas);
-    let died = eventually(&format!("{leader} dies at {point}"), SOON, || {
-        let daemon = replicas.daemon(&leader);
+    let died = eventually(&format!("{id} dies at {point}"), SOON, || {
+        let daemon = replicas.daemon(id);
         daemon.ended().map(|code| (code, Instant::now())).ok_or_else(|| daemon.said())
     });
-    assert_eq!(died.0, KILLED, "{leader} at {point}: {}", replicas.daemon(&leader).said());
-    println!("leader killed at {point}: the next write after {:?}", writer.goes_on_since(died.1, SOON));
+    assert_eq!(died.0, KILLED, "{id} at {point}: {}", replicas.daemon(id).said());
+    println!("{id} killed at {point}: the next write after {:?}", writer.goes_on_since(died.1, SOON));
     fs::remove_file(&file).unwrap();
-    drop(replicas.take(&leader));
-    replicas.start(&leader);
+    drop(replicas.take(id));
+    replicas.start(id);
     replicas.settle();
 }
 
@@ -64,7 +67,8 @@ fn a_leader_killed_at_any_step_of_a_write_or_a_checkpoint_loses_nothing() {
     let mut replicas = Replicas::found_with(surround, 3);
     let writer = Writer::start(&replicas);
     for point in WRITE.into_iter().chain(CHECKPOINT) {
-        dies_at(point, &mut replicas, &writer, |_| {});
+        let leader = replicas.leader();
+        dies_at(&leader, point, &mut replicas, &writer, |_| {});
     }
     writer.goes_on(SOON);
     let ledger = writer.check(&replicas);
@@ -72,11 +76,33 @@ fn a_leader_killed_at_any_step_of_a_write_or_a_checkpoint_loses_nothing() {
 }
 
 #[test]
+fn a_follower_killed_at_any_step_comes_back_and_costs_nobody_anything() {
+    let mut replicas = Replicas::found_with(surround, 3);
+    let writer = Writer::start(&replicas);
+    let leader = replicas.leader();
+    let follower = replicas.others(&leader).remove(0);
+    for point in FOLLOW.into_iter().chain(CHECKPOINT) {
+        dies_at(&follower, point, &mut replicas, &writer, |_| {});
+    }
+    for point in INSTALL {
+        replicas.take(&follower).kill();
+        // More than the leader keeps in its log.
+        writer.writes(150, SOON);
+        dies_at(&follower, point, &mut replicas, &writer, |replicas| replicas.begin(&follower));
+    }
+    assert_eq!(replicas.leader(), leader);
+    writer.goes_on(SOON);
+    let ledger = writer.check(&replicas);
+    assert!(ledger.unknown.is_empty() && ledger.refused.is_empty(), "{:?} {:?}", ledger.unknown, ledger.refused);
+}
+
+#[test]
 fn a_leader_killed_in_a_change_of_members_leaves_a_cluster_that_ends_the_change() {
     let mut replicas = Replicas::found_with(surround, 3);
     let writer = Writer::start(&replicas);
     for (point, size) in CHANGE.into_iter().zip(4..) {
-        dies_at(point, &mut replicas, &writer, |replicas| drop(replicas.join()));
+        let leader = replicas.leader();
+        dies_at(&leader, point, &mut replicas, &writer, |replicas| drop(replicas.join()));
         assert_eq!(replicas.status().len(), size);
     }
     writer.goes_on(SOON);

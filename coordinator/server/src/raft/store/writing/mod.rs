@@ -240,16 +240,19 @@ impl<D: Disk> Store<D> {
     pub fn install_received(&mut self, received: &Received, hard_state: HardState) -> Result<(), WriteError> {
         let (position, index) = (received.position(), received.position().index);
         let tail = self.after_install(position, hard_state)?;
+        failpoint::reach("install-received");
         // Whatever fails from here on may have made the log rely on it.
         received.counts(true);
         if let Err(error) = self.append(Draft::reset(position, hard_state), Priority::Essential, tail) {
             received.counts(error != WriteError::NoRoom);
             return Err(error);
         }
+        failpoint::reach("install-reset");
         let received = checkpoint::received(index);
         self.segments.iter_mut().for_each(|used| used.before = position);
         self.disk.rename(&received, &checkpoint::file(index)).map_err(|error| self.health.fail(&received, &error))?;
         self.sync_dir()?;
+        failpoint::reach("install-renamed");
         self.checkpoints.push(index);
         self.set_aside.extend(self.checkpoints.drain(..self.checkpoints.len() - 1).map(checkpoint::file));
         self.drop_superfluous(|active, used| used.id < active)
