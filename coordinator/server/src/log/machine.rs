@@ -1,9 +1,14 @@
 //! The state, as the log knows it.
 
+use std::io;
+
 use mainstay_core::{Consequence, Entry, Rejected, State, Unreadable, codec};
 
 use crate::{
-    raft::{Machine, Position, Undecodable, store::Section},
+    raft::{
+        Machine, Position, Undecodable,
+        store::{Piece, PutPiece, Section},
+    },
     versions,
 };
 
@@ -40,6 +45,13 @@ impl Machine for State {
             bytes: section.pieces.flatten().collect(),
         };
         self.sections().map(whole).collect()
+    }
+
+    fn pieces(&self, put: &mut PutPiece<'_>) -> io::Result<()> {
+        self.sections().try_for_each(|mut section| {
+            put(Piece::Section(section.name))?;
+            section.pieces.try_for_each(|piece| put(Piece::Bytes(&piece)))
+        })
     }
 
     fn from_sections(sections: &[Section]) -> Result<Self, Undecodable> {

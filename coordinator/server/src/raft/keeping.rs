@@ -13,8 +13,7 @@ use super::{
     Keep, Machine, Position, Pulse, Settings,
     mail::Sender,
     runner::Message,
-    start::size,
-    store::{Checkpoint, CheckpointWriter, ConfState, Disk, SavedCheckpoint, WriteError},
+    store::{CheckpointWriter, ConfState, Disk, Piece, SavedCheckpoint, WriteError},
 };
 
 /// A full disk is not met with one checkpoint after the other: after so many retry intervals the next one.
@@ -36,6 +35,7 @@ pub(super) struct Keeping<M: Machine> {
 
 struct UnderWay {
     thread: JoinHandle<Result<SavedCheckpoint, Unmade>>,
+    since: Instant,
     at: Position,
     conf_state: ConfState,
     entries: u64,
@@ -134,16 +134,25 @@ impl<M: Machine> Keeping<M> {
         let write = move || {
             let _done = done;
             keeps.into_iter().try_for_each(Keep::carry_out).map_err(Unmade::Unkept)?;
-            let sections = state.sections();
-            let checkpoint = Checkpoint { index: at.index, term: at.term, conf_state: members, sections };
-            let saved = writer.write(&checkpoint).map_err(Unmade::Unwritten)?;
-            pulse.checkpoint(size(&checkpoint.sections), Some(now().0));
+            let mut bytes = 0;
+            let saved = writer.write_pieces(at, &members, |put| {
+                bytes = 0;
+                state.pieces(&mut |piece| {
+                    bytes += match piece {
+                        Piece::Section(_) => 0,
+                        Piece::Bytes(piece) => piece.len() as u64,
+                    };
+                    put(piece)
+                })
+            });
+            let saved = saved.map_err(Unmade::Unwritten)?;
+            pulse.checkpoint(bytes, Some(now().0));
             Ok(saved)
         };
         match thread::Builder::new().name("log-checkpoint".into()).spawn(write) {
             Ok(thread) => {
                 let (entries, bytes) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.bytes));
-                self.under_way = Some(UnderWay { thread, at, conf_state, entries, bytes });
+                self.under_way = Some(UnderWay { thread, since: Instant::now(), at, conf_state, entries, bytes });
             }
             Err(error) => {
                 tracing::warn!(%error, "no thread for a checkpoint");
@@ -157,10 +166,16 @@ impl<M: Machine> Keeping<M> {
     /// # Errors
     /// [`WriteError::Broken`].
     pub(super) fn finish(&mut self) -> Result<Option<(SavedCheckpoint, Position, ConfState)>, WriteError> {
-        let Some(UnderWay { thread, at, conf_state, entries, bytes }) = self.under_way.take() else { return Ok(None) };
+        let Some(UnderWay { thread, since, at, conf_state, entries, bytes }) = self.under_way.take() else {
+            return Ok(None);
+        };
         let mut pauses = PAUSES_WHEN_FULL;
         match thread.join() {
-            Ok(Ok(saved)) => return Ok(Some((saved, at, conf_state))),
+            Ok(Ok(saved)) => {
+                let took_ms = since.elapsed().as_millis();
+                tracing::info!(index = at.index, term = at.term, took_ms, "a checkpoint was made");
+                return Ok(Some((saved, at, conf_state)));
+            }
             Ok(Err(Unmade::Unwritten(WriteError::NoRoom))) => tracing::warn!("no room on the disk for a checkpoint"),
             Ok(Err(Unmade::Unwritten(error))) => return Err(error),
             Ok(Err(Unmade::Unkept(error))) => {

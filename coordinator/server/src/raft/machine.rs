@@ -2,7 +2,7 @@
 
 use std::{fmt, io, ops::RangeInclusive};
 
-use super::store::{Position, Section};
+use super::store::{Position, PutPiece, Section, each_piece};
 
 /// The state, as the log knows it. Cloning is cheap: readers and checkpoints hold clones while it goes on.
 pub trait Machine: Clone + Send + Sync + 'static {
@@ -28,6 +28,14 @@ pub trait Machine: Clone + Send + Sync + 'static {
 
     /// All of the state, for a checkpoint. Runs in a thread of its own.
     fn sections(&self) -> Vec<Section>;
+
+    /// The same piece by piece, so that nobody has to hold all of it.
+    ///
+    /// # Errors
+    /// What `put` says.
+    fn pieces(&self, put: &mut PutPiece<'_>) -> io::Result<()> {
+        each_piece(&self.sections(), put)
+    }
 
     /// The state that a checkpoint holds.
     ///

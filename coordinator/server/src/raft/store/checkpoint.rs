@@ -1,6 +1,9 @@
 //! Checkpoints: all of the state at one index, as a file that proves itself whole.
 
-use std::{collections::BTreeSet, io::Read};
+use std::{
+    collections::BTreeSet,
+    io::{self, Read},
+};
 
 use sha2::{Digest as _, Sha256};
 
@@ -78,6 +81,29 @@ pub struct Section {
     pub bytes: Vec<u8>,
 }
 
+/// What a checkpoint's body is made of, as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A section of this name begins.
+    Section(&'a str),
+    /// More bytes of the section.
+    Bytes(&'a [u8]),
+}
+
+/// Takes a body, piece by piece.
+pub type PutPiece<'a> = dyn FnMut(Piece<'_>) -> io::Result<()> + 'a;
+
+/// Sections as pieces.
+///
+/// # Errors
+/// What `put` says.
+pub fn each_piece(sections: &[Section], put: &mut PutPiece<'_>) -> io::Result<()> {
+    sections.iter().try_for_each(|section| {
+        put(Piece::Section(&section.name))?;
+        put(Piece::Bytes(&section.bytes))
+    })
+}
+
 /// All of the state at one index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -107,23 +133,8 @@ impl Checkpoint {
     }
 
     /// Writes it into an empty file; the SHA-256 that proves it.
-    pub(super) fn write<D: Disk>(&self, identity: &Identity, file: &D::File) -> std::io::Result<[u8; 32]> {
-        let own: Vec<u8> = [self.index, self.term].into_iter().flat_map(u64::to_le_bytes).collect();
-        // Without the replica: the same checkpoint is the same file everywhere.
-        let head = identity::head(Kind::Checkpoint, &Identity { replica: 0, ..identity.clone() }, &own);
-        let mut out = Writer::<D> { file, offset: 0, sha256: Sha256::new() };
-        out.put(&head)?;
-        out.block(Block::ConfState, &conf_state_bytes(&self.conf_state))?;
-        for section in &self.sections {
-            out.block(Block::Section, section.name.as_bytes())?;
-            for chunk in section.bytes.chunks(CHUNK) {
-                out.block(Block::Chunk, chunk)?;
-            }
-        }
-        let proof: [u8; 32] = out.sha256.clone().finalize().into();
-        let trailer = [out.offset.to_le_bytes().as_slice(), &proof].concat();
-        out.block(Block::Trailer, &trailer)?;
-        Ok(proof)
+    pub(super) fn write<D: Disk>(&self, identity: &Identity, file: &D::File) -> io::Result<[u8; 32]> {
+        write::<D>(identity, file, self.position(), &self.conf_state, |put| each_piece(&self.sections, put))
     }
 
     /// Reads the content of `file`, block by block, and the SHA-256 that proves it.
@@ -210,6 +221,35 @@ impl<R: Read> Source<'_, R> {
     }
 }
 
+/// Writes a checkpoint whose body comes in pieces into an empty file: no more than one chunk of it is held. However the
+/// pieces are cut, the file is the same. The SHA-256 that proves it.
+pub(super) fn write<D: Disk>(
+    identity: &Identity,
+    file: &D::File,
+    at: Position,
+    conf_state: &ConfState,
+    body: impl FnOnce(&mut PutPiece<'_>) -> io::Result<()>,
+) -> io::Result<[u8; 32]> {
+    let own: Vec<u8> = [at.index, at.term].into_iter().flat_map(u64::to_le_bytes).collect();
+    // Without the replica: the same checkpoint is the same file everywhere.
+    let head = identity::head(Kind::Checkpoint, &Identity { replica: 0, ..identity.clone() }, &own);
+    let mut out = Writer::<D> { file, offset: 0, sha256: Sha256::new(), chunk: Vec::new() };
+    out.put(&head)?;
+    out.block(Block::ConfState, &conf_state_bytes(conf_state))?;
+    body(&mut |piece| match piece {
+        Piece::Section(name) => {
+            out.end_chunk()?;
+            out.block(Block::Section, name.as_bytes())
+        }
+        Piece::Bytes(bytes) => out.gather(bytes),
+    })?;
+    out.end_chunk()?;
+    let proof: [u8; 32] = out.sha256.clone().finalize().into();
+    let trailer = [out.offset.to_le_bytes().as_slice(), &proof].concat();
+    out.block(Block::Trailer, &trailer)?;
+    Ok(proof)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     ConfState = 1,
@@ -222,10 +262,34 @@ struct Writer<'a, D: Disk> {
     file: &'a D::File,
     offset: u64,
     sha256: Sha256,
+    /// What is not a block yet.
+    chunk: Vec<u8>,
 }
 
 impl<D: Disk> Writer<'_, D> {
-    fn block(&mut self, block: Block, content: &[u8]) -> std::io::Result<()> {
+    fn gather(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK - self.chunk.len()));
+            self.chunk.extend_from_slice(now);
+            bytes = later;
+            if self.chunk.len() == CHUNK {
+                self.end_chunk()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) -> io::Result<()> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        if !chunk.is_empty() {
+            self.block(Block::Chunk, &chunk)?;
+            chunk.clear();
+        }
+        self.chunk = chunk;
+        Ok(())
+    }
+
+    fn block(&mut self, block: Block, content: &[u8]) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(BLOCK_HEADER + content.len());
         bytes.push(block as u8);
         bytes.extend_from_slice(&length_u32(content.len()).to_le_bytes());
@@ -234,7 +298,7 @@ impl<D: Disk> Writer<'_, D> {
         self.put(&bytes)
     }
 
-    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_at(self.offset, bytes)?;
         self.sha256.update(bytes);
         self.offset += bytes.len() as u64;
@@ -310,6 +374,23 @@ mod tests {
             assert!(refused(&flipped), "bit {bit}");
         }
         assert!(refused(&[whole.as_slice(), &[0]].concat()));
+    }
+
+    #[test]
+    fn however_its_pieces_are_cut_it_is_the_same_file() {
+        let whole = large();
+        for length in [1_000, CHUNK, CHUNK + 7] {
+            let disk = FaultyDisk::new(1);
+            let file = disk.create("f").unwrap();
+            let body = |put: &mut PutPiece<'_>| {
+                whole.sections.iter().try_for_each(|section| {
+                    put(Piece::Section(&section.name))?;
+                    section.bytes.chunks(length).try_for_each(|bytes| put(Piece::Bytes(bytes)))
+                })
+            };
+            write::<FaultyDisk>(&identity(), &file, whole.position(), &whole.conf_state, body).unwrap();
+            assert_eq!(read_whole(&disk, "f").unwrap(), bytes(&whole), "{length}");
+        }
     }
 
     #[test]

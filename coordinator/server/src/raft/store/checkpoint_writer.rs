@@ -1,9 +1,9 @@
 //! Checkpoints are written beside the log, so that a big one does not keep entries waiting.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::{
-    Checkpoint, Identity, checkpoint,
+    Checkpoint, ConfState, Identity, Position, PutPiece, checkpoint,
     disk::Disk,
     error::WriteError,
     health::Health,
@@ -54,18 +54,41 @@ impl<D: Disk> CheckpointWriter<D> {
     /// # Errors
     /// [`WriteError::NoRoom`] where it does not fit even into the ballast's room; [`WriteError::Broken`].
     pub fn write(&self, checkpoint: &Checkpoint) -> Result<SavedCheckpoint, WriteError> {
+        let body = |put: &mut PutPiece<'_>| checkpoint::each_piece(&checkpoint.sections, put);
+        self.write_pieces(checkpoint.position(), &checkpoint.conf_state, body)
+    }
+
+    /// The same with a body that comes in pieces; where room is short, twice.
+    ///
+    /// # Errors
+    /// As [`CheckpointWriter::write`].
+    pub fn write_pieces(
+        &self,
+        at: Position,
+        conf_state: &ConfState,
+        mut body: impl FnMut(&mut PutPiece<'_>) -> io::Result<()>,
+    ) -> Result<SavedCheckpoint, WriteError> {
         failpoint::reach("checkpoint-begun");
-        let sha256 = self.place(&checkpoint::file(checkpoint.index), checkpoint)?;
+        let write = |file: &D::File| checkpoint::write::<D>(&self.identity, file, at, conf_state, &mut body);
+        let sha256 = self.place_by(&checkpoint::file(at.index), write)?;
         failpoint::reach("checkpoint-renamed");
-        Ok(SavedCheckpoint { index: checkpoint.index, sha256 })
+        Ok(SavedCheckpoint { index: at.index, sha256 })
     }
 
     pub(super) fn place(&self, name: &str, checkpoint: &Checkpoint) -> Result<[u8; 32], WriteError> {
+        self.place_by(name, |file| checkpoint.write::<D>(&self.identity, file))
+    }
+
+    fn place_by(
+        &self,
+        name: &str,
+        mut content: impl FnMut(&D::File) -> io::Result<[u8; 32]>,
+    ) -> Result<[u8; 32], WriteError> {
         self.health.check()?;
         let mut proof = [0; 32];
         let mut place = || {
             place(&*self.disk, name, |file| {
-                proof = checkpoint.write::<D>(&self.identity, file)?;
+                proof = content(file)?;
                 failpoint::reach("checkpoint-written");
                 Ok(())
             })

@@ -88,7 +88,7 @@ mod writing;
 use std::time::Duration;
 
 pub use self::{
-    checkpoint::{Checkpoint, ConfState, Section},
+    checkpoint::{Checkpoint, ConfState, Piece, PutPiece, Section, each_piece},
     checkpoint_reader::CheckpointReader,
     checkpoint_writer::{CheckpointWriter, SavedCheckpoint},
     disk::{Disk, DiskFile},
