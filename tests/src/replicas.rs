@@ -59,7 +59,7 @@ impl Replicas {
     /// Where any of it fails.
     #[must_use]
     pub fn found(count: usize) -> Self {
-        Self::found_in(None, |_| Vec::new(), count)
+        Self::found_in(None, |_| Vec::new(), |_| (), count)
     }
 
     /// The same, each with surroundings of its own.
@@ -68,7 +68,7 @@ impl Replicas {
     /// As [`Self::found`].
     #[must_use]
     pub fn found_with(surround: Surround, count: usize) -> Self {
-        Self::found_in(None, surround, count)
+        Self::found_in(None, surround, |_| (), count)
     }
 
     /// Each on a machine of its own; the calling thread is on another one.
@@ -77,7 +77,7 @@ impl Replicas {
     /// As [`Self::found`].
     #[must_use]
     pub fn found_apart(count: usize) -> Self {
-        Self::found_in(Some(Networks::enter()), |_| Vec::new(), count)
+        Self::found_in(Some(Networks::enter()), |_| Vec::new(), |_| (), count)
     }
 
     /// One on loopback, on a data directory that another version left: an archive of it.
@@ -115,12 +115,22 @@ impl Replicas {
         Self { members: BTreeMap::new(), folder, surround, networks }
     }
 
-    fn found_in(networks: Option<Networks>, surround: Surround, count: usize) -> Self {
+    /// One on loopback, whose data directory was changed between `init` and its first start.
+    ///
+    /// # Panics
+    /// As [`Self::found`].
+    #[must_use]
+    pub fn found_prepared(prepare: fn(&Path)) -> Self {
+        Self::found_in(None, |_| Vec::new(), prepare, 1)
+    }
+
+    fn found_in(networks: Option<Networks>, surround: Surround, prepare: fn(&Path), count: usize) -> Self {
         let mut replicas = Self::none(networks, surround);
         let first = replicas.place("first");
         let mut init = Program::Coordinator.command();
         init.arg("init").arg("--data-dir").arg(&first.data).args(["--cluster", "lab", "--advertise", &first.listen]);
         Outcome::of(init.args(["--peer-advertise", &first.peers]).envs(&first.surroundings)).done();
+        prepare(&first.data);
         let context = replicas.context();
         fs::copy(first.data.join("admin.context"), context).unwrap_or_else(|error| panic!("{error}"));
         replicas.members.insert("r1".into(), first);
