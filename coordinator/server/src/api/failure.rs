@@ -527,3 +527,39 @@ pub(crate) fn expired_long_ago(id: &NodeId, not_after: Timestamp, now: Timestamp
 pub(crate) fn renewal_key() -> Status {
     status(Code::PermissionDenied, "no certificate was signed", "a renewal keeps the key", "")
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_core::Founding;
+
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_too_old_is_named_with_what_it_knows() {
+        let (member, kind) = ("r2".parse().unwrap(), "cluster backup");
+        let told = proposal(&ProposeError::Behind { member, knows: 1, kind, needs: 2 }, &state());
+        assert_eq!(told.code(), Code::FailedPrecondition);
+        let lines: Vec<&str> = told.message().lines().collect();
+        let [what, why, try_next] = lines[..] else { panic!("{lines:?}") };
+        assert_eq!(what, "r2 is too old for that");
+        assert!(why.contains("version 1") && why.contains("cluster backup is of version 2"), "{why}");
+        assert!(try_next.contains("mainstay cluster remove r2"), "{try_next}");
+    }
+
+    #[test]
+    fn whoever_has_too_many_names_is_told_that_none_is_needed() {
+        let told = |why: request::Rejected| refused(&why.into(), &state());
+        assert!(told(request::Rejected::TooMany("admin/anna".into())).metadata().contains_key(UNNAMED));
+        let reused = told(request::Rejected::Reused("q1".into()));
+        assert_eq!((reused.code(), reused.metadata().contains_key(UNNAMED)), (Code::AlreadyExists, false));
+    }
+
+    fn state() -> State {
+        State::founded(Founding {
+            id: "c1".parse().unwrap(),
+            name: "prod".into(),
+            replica: "r1".parse().unwrap(),
+            address: "h:1".into(),
+        })
+    }
+}
