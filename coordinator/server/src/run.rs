@@ -118,6 +118,9 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
         }
     }
+    let listed = log.read().cluster.replica(log.replica()).and_then(|replica| replica.key);
+    let others_decide = log.raft().members().borrow().all().len() > 1;
+    identity::refuse_lost_key(&dir, log.replica(), listed, others_decide)?;
     let about = log.read().cluster.about().clone();
     let opener = Opener::read(&dir);
     let ca = Arc::new(Authority::new(about.id.clone(), log.watch(), opener, config.lives));

@@ -10,6 +10,7 @@ pub(crate) use authority::{Authority, new_root};
 pub(crate) use ca::{Ca, Request, Unsigned, fingerprint};
 pub(crate) use holders::Holders;
 pub(crate) use own_files::{
-    CA_FILE, CERTIFICATE_FILE, KEY_FILE, OwnFiles, client_of_files, issue_replica, key_of_files, server_of_files, write,
+    CA_FILE, CERTIFICATE_FILE, KEY_FILE, OwnFiles, client_of_files, issue_replica, key_of_files, refuse_lost_key,
+    server_of_files, write,
 };
 pub(crate) use seal::{OPENER_FILE, Opener};

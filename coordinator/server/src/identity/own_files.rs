@@ -226,6 +226,34 @@ pub(crate) fn key_of_files(dir: &DataDir) -> Option<KeyFingerprint> {
     Certificate::from_pem(&certificate).ok().map(|read| KeyFingerprint(read.spki_sha256))
 }
 
+/// Ends a replica whose key is not the one that the others know: it would make another, and be refused for ever. One
+/// that decides alone may have another, and tells the list.
+///
+/// # Errors
+/// Its key was lost, and the way to come back.
+pub(crate) fn refuse_lost_key(
+    dir: &DataDir,
+    replica: &ReplicaId,
+    listed: Option<KeyFingerprint>,
+    others_decide: bool,
+) -> Result<(), Failure> {
+    let pem = fs::read_to_string(dir.file(KEY_FILE)).ok();
+    let there = pem.and_then(|pem| KeyPair::from_pem(&pem).ok()).map(|pair| fingerprint(&pair));
+    if !others_decide || listed.is_none() || there == listed {
+        return Ok(());
+    }
+    let state = if there.is_some() { "is another than" } else { "is missing or cannot be read; it was" };
+    Err(Failure::new(
+        ExitCode::Denied,
+        format!("replica {replica} has lost its key"),
+        format!("{KEY_FILE} {state} the one that {replica} joined with, and the other replicas know no other"),
+        format!(
+            "put {KEY_FILE} back from a copy; or mainstay cluster remove {replica}, then mainstay cluster add, and \
+             mainstay-coordinator join with an empty --data-dir"
+        ),
+    ))
+}
+
 /// Certificate and key as they lie there, if they count; and whether they are good for long.
 fn there(dir: &DataDir, replica: &ReplicaId, authority: &Authority) -> Option<(String, String, bool)> {
     let read = |name: &str| fs::read_to_string(dir.file(name)).ok();
@@ -266,4 +294,26 @@ pub(crate) fn write(dir: &DataDir, name: &str, content: &str) -> Result<(), Fail
     let mode = if name.ends_with(".crt") { 0o644 } else { 0o600 };
     let path = dir.file(name);
     data_dir::replace(&path, content.as_bytes(), mode).map_err(|error| data_dir::unusable(&path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lost_its_key_is_told_unless_it_decides_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let dir = DataDir::take(&path).unwrap();
+        let id: ReplicaId = "r2".parse().unwrap();
+        let key = new_key();
+        let listed = Some(fingerprint(&key));
+        let lost = |others| refuse_lost_key(&dir, &id, listed, others).err();
+        assert!(lost(true).is_some_and(|told| told.code == ExitCode::Denied && told.why.contains("missing")));
+        assert_eq!(lost(false).map(|told| told.what), None);
+        write(&dir, KEY_FILE, &new_key().serialize_pem()).unwrap();
+        assert!(lost(true).is_some_and(|told| told.why.contains("another") && told.try_next.contains("join")));
+        write(&dir, KEY_FILE, &key.serialize_pem()).unwrap();
+        assert!(lost(true).is_none());
+    }
 }
