@@ -33,6 +33,12 @@ fn nothing_that_goes_wrong_breaks_a_promise() {
 }
 
 #[test]
+fn what_once_failed_does_not_fail_again() {
+    // A leader that was removed ended before the last one knew of it.
+    assert_eq!(run(18_210, None, false).violation, None);
+}
+
+#[test]
 fn a_seed_replays_exactly() {
     for seed in 0..20 {
         let (first, again) = (run(seed, None, false), run(seed, None, true));

@@ -60,7 +60,8 @@ impl World {
         let (life, Some(replica)) = (node.life, &mut node.replica) else { return Ok(()) };
         replica.has_turn = false;
         let effects = replica.driver.turn();
-        let leading = replica.driver.leading();
+        // A sole voter leads before its term is durable, and until then says nothing to anybody.
+        let leading = replica.driver.leading().filter(|term| replica.driver.shown().term >= *term);
         let has_more = replica.driver.has_more();
         for effect in effects {
             let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };

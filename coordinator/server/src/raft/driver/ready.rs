@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfChangeV2, EntryType, Message, MessageType};
 
-use super::{Answer, Appended, ChangeRefused, Driver, Effect, Mistake, Position, Stop, Write, convert};
+use super::{Answer, Appended, ChangeRefused, Driver, Effect, Mistake, Position, Write, convert};
 use crate::raft::store::{ConfState, Entry, HardState};
 
 /// Writes that are not durable yet, and what waits for them.
@@ -244,7 +244,8 @@ impl Driver {
         self.conf_state = conf_state;
         self.effects.push(Effect::Members(self.conf_state.clone()));
         if removed && self.leads() {
-            self.stop(Stop::Removed);
+            // The others may not know yet that it is decided, and need its vote and its log until they do.
+            self.transfer(None);
         }
     }
 

@@ -45,6 +45,7 @@ impl Driver {
         self.watch_disk();
         if self.leads() {
             self.promises.committed(self.node.raft.term, self.node.raft.raft_log.committed);
+            self.give_up_leading();
             self.promote();
             self.leave_joint();
             self.look_after_sending();
@@ -205,6 +206,13 @@ impl Driver {
                 self.node.raft.abort_leader_transfer();
             }
             self.node.transfer_leader(to);
+        }
+    }
+
+    /// A leader that was removed is one until another takes over; what was sent for that may be lost.
+    fn give_up_leading(&mut self) {
+        if self.now.is_multiple_of(ELECTION_TICKS as u64) && !self.conf_state.all().contains(&self.config.id) {
+            self.transfer(None);
         }
     }
 
