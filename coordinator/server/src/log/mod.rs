@@ -242,15 +242,6 @@ impl Log {
                 let try_next = "start mainstay-coordinator of the version that the other replicas run; nothing is lost";
                 return Failure::new(ExitCode::Failed, what, why, try_next);
             }
-            End::Removed => {
-                let why = "it led the cluster in its own removal";
-                return Failure::new(
-                    ExitCode::Denied,
-                    "this replica was removed from the cluster",
-                    why,
-                    "nothing to do",
-                );
-            }
             End::Barred(why) => {
                 let id = &self.replica;
                 return Failure::new(

@@ -138,8 +138,6 @@ pub enum End {
     Newer(String),
     /// A mistake in the program: the thread panicked, and has told why.
     Panicked,
-    /// It led the group in its own removal.
-    Removed,
     /// It is not what others know of it, for this reason: it may not take part any more.
     Barred(String),
 }
@@ -386,7 +384,7 @@ impl<M: Machine> Log<M> {
     /// The thread is gone, or going: it says why as its last act.
     async fn why_ended(&self) -> ProposeError {
         match self.ended().await {
-            End::Asked | End::Removed | End::Barred(_) | End::Newer(_) => ProposeError::Ending,
+            End::Asked | End::Barred(_) | End::Newer(_) => ProposeError::Ending,
             End::Broken(why) => ProposeError::Broken(why),
             End::Panicked => ProposeError::Unknown,
         }

@@ -165,11 +165,6 @@ impl World {
     fn stopped(&mut self, id: u64, why: Stop) -> Result<(), String> {
         self.tell(|| format!("{id} stops: {why}"));
         match why {
-            Stop::Removed => {
-                if let Some(node) = self.nodes.get_mut(&id) {
-                    node.is_lost = true;
-                }
-            }
             Stop::DiskHangs => {}
             Stop::LogLost { .. } | Stop::Contradiction { .. } if self.doubtful.contains(&id) => return self.lose(id),
             Stop::LogLost { .. } | Stop::Contradiction { .. } => return Err(format!("{id} stops: {why}")),

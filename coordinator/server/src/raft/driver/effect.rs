@@ -143,9 +143,6 @@ pub enum Answer {
 /// Why a replica must end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// It led the group in its own removal.
-    #[error("this replica was removed from the cluster")]
-    Removed,
     /// A write is not done after ten seconds.
     #[error("the disk has not done a write for 10 s")]
     DiskHangs,

@@ -75,7 +75,6 @@ impl<D: Disk, M: Machine> Runner<D, M> {
                     self.outlets.members.send_replace(members);
                     failpoint::reach("change-applied");
                 }
-                Effect::Stop(Stop::Removed) => self.end = Some(End::Removed),
                 Effect::Stop(why @ (Stop::LogLost { .. } | Stop::Contradiction { .. })) => {
                     self.end = Some(End::Barred(why.to_string()));
                 }

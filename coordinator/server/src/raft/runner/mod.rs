@@ -183,7 +183,7 @@ impl<D: Disk, M: Machine> Runner<D, M> {
         self.outlets.leader.send_replace(None);
         let refusal = || match end {
             End::Broken(why) => ProposeError::Broken(why.clone()),
-            End::Asked | End::Panicked | End::Removed | End::Barred(_) | End::Newer(_) => ProposeError::Ending,
+            End::Asked | End::Panicked | End::Barred(_) | End::Newer(_) => ProposeError::Ending,
         };
         for proposal in self.proposals.close() {
             answer(proposal.answer, Err(refusal()));
