@@ -174,6 +174,11 @@ fn any_replica_answers_and_the_command_line_finds_the_leader() {
     let made = write(&replicas).json()["id"].as_str().unwrap().to_owned();
     let listed = replicas.mainstay(&["token", "ls", "-o", "json", "--coordinator", &address]).rows();
     assert!(listed.iter().any(|row| row["id"] == *made), "{listed:?}");
+    for _ in 0..5 {
+        let made = write(&replicas).json()["id"].as_str().unwrap().to_owned();
+        let audit = replicas.mainstay(&["audit", "-o", "json", "--coordinator", &address]).rows();
+        assert!(audit.iter().any(|row| row["object"] == *made), "{made} is not in the follower's audit: {audit:?}");
+    }
     let refused = replicas.mainstay(&["token", "create", "--coordinator", &address]).refused(5);
     assert!(refused.contains("does not lead") && refused.contains(&leader), "{refused}");
     let stale = replicas.mainstay(&["cluster", "status", "-o", "json", "--stale", "--coordinator", &address]).rows();

@@ -202,6 +202,8 @@ impl pb::viewer_server::Viewer for ViewerService {
         &self,
         request: Request<pb::ListAuditRequest>,
     ) -> Result<Response<pb::ListAuditResponse>, Status> {
+        // The trail follows the state: what was answered somewhere is in it here, too.
+        self.0.state(&request).await?;
         let asked = request.into_inner();
         let limit = if asked.limit == 0 { AUDIT_LINES } else { asked.limit.min(MAX_AUDIT_LINES) };
         let wanted = Wanted { since: Timestamp(asked.since_ms), actor: asked.actor, limit: limit as usize };
