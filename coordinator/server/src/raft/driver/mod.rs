@@ -196,6 +196,7 @@ impl Driver {
         if self.stopped {
             return;
         }
+        self.give_up_leading();
         match input {
             Input::Tick => self.tick(),
             Input::Message(message) => self.step(message),

@@ -244,7 +244,7 @@ impl Driver {
         self.conf_state = conf_state;
         self.effects.push(Effect::Members(self.conf_state.clone()));
         if removed && self.leads() {
-            // The others may not know yet that it is decided, and need its vote and its log until they do.
+            // Whoever has everything leads at once; else the others choose in their own time, with this one's vote.
             self.transfer(None);
         }
     }

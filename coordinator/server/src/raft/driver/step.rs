@@ -45,7 +45,6 @@ impl Driver {
         self.watch_disk();
         if self.leads() {
             self.promises.committed(self.node.raft.term, self.node.raft.raft_log.committed);
-            self.give_up_leading();
             self.promote();
             self.leave_joint();
             self.look_after_sending();
@@ -209,10 +208,11 @@ impl Driver {
         }
     }
 
-    /// A leader that was removed is one until another takes over; what was sent for that may be lost.
-    fn give_up_leading(&mut self) {
-        if self.now.is_multiple_of(ELECTION_TICKS as u64) && !self.conf_state.all().contains(&self.config.id) {
-            self.transfer(None);
+    /// A leader that was removed leads no more, and keeps its vote and its log for those who do not know of it yet. The
+    /// crate would go on, and end the process when a write of its own is durable: a leader counts itself as a member.
+    pub(super) fn give_up_leading(&mut self) {
+        if self.leads() && !self.conf_state.all().contains(&self.config.id) {
+            self.node.raft.become_follower(self.node.raft.term, raft::INVALID_ID);
         }
     }
 
